@@ -1,0 +1,1 @@
+"""Neighbours, Jaccard distance and pseudo-labels, all sparse."""

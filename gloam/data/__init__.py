@@ -1,0 +1,1 @@
+"""From records to a batch on the device: stores, samplers, loaders, augmentation."""

@@ -1,0 +1,35 @@
+"""Benchmarks and own data. ``load_dataset("sysu_mm01", root)`` turns a folder into records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gloam.datasets.base import Dataset
+from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
+from gloam.registry import Registry
+
+__all__ = ["Dataset", "DatasetSplits", "Modality", "Protocol", "Record", "list_datasets", "load_dataset", "register"]
+
+_datasets: Registry[Dataset] = Registry("dataset", __name__)
+register = _datasets.register
+get_dataset = _datasets.get
+
+
+def list_datasets(pattern: str = "*") -> list[str]:
+    """Names of all datasets that match a shell wildcard."""
+    return _datasets.names(pattern)
+
+
+def load_dataset(name: str, root: str | Path, **options: Any) -> DatasetSplits:
+    """Read a dataset's file lists.
+
+    Args:
+        name: registered name, e.g. ``"market1501"``.
+        root: the dataset's folder.
+        **options: what the dataset offers (RegDB: ``trial=3``).
+
+    Raises:
+        GloamError: unknown name or option, or a folder that does not look as it should (both trees are shown).
+    """
+    return get_dataset(name)(root, **options).load()

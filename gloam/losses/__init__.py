@@ -1,0 +1,1 @@
+"""Losses: pure functions first, one file per family."""

@@ -1,0 +1,34 @@
+"""Published methods, one file each. ``create_method("agw", num_classes=395)`` builds one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gloam.methods.base import EpochContext, Method, MethodOptions, create_options
+from gloam.registry import Registry
+
+__all__ = ["EpochContext", "Method", "MethodOptions", "create_method", "list_methods", "register"]
+
+_methods: Registry[Method[Any]] = Registry("method", __name__)
+register = _methods.register
+get_method = _methods.get
+
+
+def list_methods(pattern: str = "*") -> list[str]:
+    """Names of all methods that match a shell wildcard."""
+    return _methods.names(pattern)
+
+
+def create_method(name: str, num_classes: int, **options: Any) -> Method[Any]:
+    """Build a method with fresh weights.
+
+    Args:
+        name: registered name, e.g. ``"agw"``.
+        num_classes: number of training identities.
+        **options: the method's flags (``create_method("agw", 395, wrt="exact")``).
+
+    Raises:
+        GloamError: unknown method or option.
+    """
+    cls = get_method(name)
+    return cls(num_classes, create_options(cls, options))

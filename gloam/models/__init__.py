@@ -1,0 +1,1 @@
+"""Shared network parts under the names that papers use."""

@@ -1,0 +1,1 @@
+"""Pictures for people: rank lists, training curves, embeddings."""
