@@ -1,7 +1,7 @@
 """Name -> class tables with wildcards and "did you mean".
 
-A registry owns a package (``gloam.methods``, ``gloam.datasets``). The first look-up imports every module of that package,
-so a new file registers itself and a deleted file breaks nothing.
+A registry owns a package (``gloam.methods``, ``gloam.datasets``). The first look-up imports every module of that
+package, so a new file registers itself and a deleted file breaks nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""What ``gloam doctor`` shows: everything that a bug report needs and that decides how fast a machine is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from gloam import __version__
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "scikit-learn", "numba", "pillow")
+# Optional package -> what it is for and which extra installs it.
+_OPTIONAL = {
+    "faiss": "approximate neighbours (extra: faiss)",
+    "infomap": "InfoMap clustering (extra: infomap)",
+    "lightly": "self-supervised baselines (extra: ssl)",
+    "av": "video files (extra: video)",
+    "wandb": "Weights & Biases logging (extra: wandb)",
+}
+
+
+def doctor_table() -> Table:
+    """Versions, devices, cache folder and optional packages of this machine as a rich table."""
+    import torch
+    from rich.table import Table
+
+    from gloam.data.store import cache_folder
+
+    table = Table("what", "found", title="gloam doctor", title_justify="left")
+    table.add_row("gloam", __version__)
+    table.add_row("Python", f"{sys.version.split()[0]} on {platform.platform()}")
+    for package in _PACKAGES:
+        table.add_row(package, importlib.metadata.version(package))
+    table.add_row("CPU threads", f"{torch.get_num_threads()} of {os.cpu_count()} for torch")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            table.add_row(f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    else:
+        table.add_row("GPU", "none: everything runs on the CPU")
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    table.add_row("pixel cache", f"{folder} ({shutil.disk_usage(existing).free / 2**30:.0f} GiB free)")
+    for package, purpose in _OPTIONAL.items():
+        state = "installed" if importlib.util.find_spec(package) else "not installed"
+        table.add_row(package, f"{state}: {purpose}")
+    return table
