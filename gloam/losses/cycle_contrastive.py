@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from gloam.losses.precision import at_least_float32
+
 Scope = Literal["pair", "batch"]
 Target = Literal["soft", "raw"]
 Negatives = Literal["all", "img", "part"]
@@ -72,7 +74,7 @@ def cycle_contrastive_loss(
         raise ValueError("negatives='part' needs the stripe orders.")
     batch, parts, _ = visible.shape
     with torch.autocast(device_type=visible.device.type, enabled=False):
-        both = [x if x.dtype == torch.float64 else x.float() for x in (visible, infrared)]
+        both = [at_least_float32(x) for x in (visible, infrared)]
         if center:
             both = [x - x.mean(dim=0, keepdim=True) for x in both]
         v, t = (normalize(x.flatten(0, 1), dim=1, eps=1e-12) for x in both)

@@ -13,6 +13,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from gloam.losses.precision import at_least_float32
+
 PermutationLoss = Literal["mse_sum", "mse_mean", "ce"]
 
 
@@ -67,7 +69,7 @@ def sinkhorn(scores: Tensor, *, iterations: int = 20, temperature: float = 1.0) 
         ``(..., P, P)``; columns sum to 1, rows approximately.
     """
     with torch.autocast(device_type=scores.device.type, enabled=False):
-        log = (scores if scores.dtype == torch.float64 else scores.float()) / temperature
+        log = at_least_float32(scores) / temperature
         for _ in range(iterations):
             log = log - log.logsumexp(dim=-1, keepdim=True)
             log = log - log.logsumexp(dim=-2, keepdim=True)
