@@ -54,6 +54,10 @@ class Protocol:
         gallery_cams: keep only gallery records of these cameras, and visit them in this order when sampling (None: all).
         shots: draw this many images per (id, camera) for each trial's gallery (None: the whole gallery, one trial).
         trials: number of galleries, drawn with private generators seeded 0..trials-1.
+        sampled: the side that ``shots`` (and ``gallery_cams``) apply to. ``query`` exists for LLCM's released test
+            script only: it draws one query per (id, camera) and ranks the whole other side.
+        galleries: instead of drawing: for each trial the gallery's first paths, in order (SYSU-MM01's official
+            permutations). ``len(galleries) == trials``; ``shots`` then only says how they were made.
         camera_rule: which gallery entries a query may not see.
         cmc: ``standard``, or ``unique_id`` (only each id's nearest gallery entry counts).
     """
@@ -66,6 +70,8 @@ class Protocol:
     gallery_cams: tuple[int, ...] | None = None
     shots: int | None = None
     trials: int = 1
+    sampled: Literal["gallery", "query"] = "gallery"
+    galleries: tuple[tuple[str, ...], ...] | None = None
     camera_rule: CameraRule = "same_id_same_cam"
     cmc: CmcKind = "standard"
 
