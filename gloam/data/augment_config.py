@@ -1,0 +1,134 @@
+"""The ``augment`` section of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# Channel means of two datasets that published random erasing fills with. Both are written into the NORMALISED tensor.
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+IMAGENET_FILL = (0.485, 0.456, 0.406)
+
+Triple = tuple[float, float, float]
+Pair = tuple[float, float]
+AspectDraw = Literal["uniform", "log_uniform"]
+Channels = Literal["none", "exchange", "exchange_or_grey", "adaptive_grey"]
+Style = Literal["none", "one", "all"]
+
+
+class ViewConfig(BaseModel):
+    """How one view of a picture is made. Steps run in the order of the fields; a clip shares every draw.
+
+    *Source*: agw-and-ddag.md 1.2 and 5, wsl-vireid.md 3, meta-prd.md 3, m3-reid.md 4. Steps that act on each pixel
+    commute with crop and flip, so one order serves all of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weighted_grey: float = Field(
+        0.0, ge=0, le=1, description="probability of a grey picture with three random weights (M3-ReID)"
+    )
+    random_grey: float = Field(0.0, ge=0, le=1, description="probability of a luminance-grey picture")
+    pad: int = Field(0, ge=0, description="pixels added on every side before the random crop")
+    flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
+    style_jitter: bool = Field(
+        False,
+        description="before normalisation: scale each channel by style_range, permute channels, clamp (WSL-VIReID)",
+    )
+    erase: float = Field(0.0, ge=0, le=1, description="probability of random erasing, after normalisation")
+    erase_area: Pair = Field((0.02, 0.4), description="range of the erased fraction of the picture")
+    erase_aspect: Pair = Field((0.3, 1 / 0.3), description="range of height / width of the erased rectangle")
+    erase_aspect_draw: AspectDraw = Field(
+        "uniform", description="how the aspect is drawn: uniform (CAJ, SpCL) or log_uniform (torchvision, M3-ReID)"
+    )
+    erase_tries: int = Field(100, ge=1, description="attempts to find a rectangle that fits")
+    erase_fill: Triple = Field(CIFAR_MEAN, description="value per channel, written into the normalised picture")
+    channels: Channels = Field(
+        "none",
+        description="after erasing: exchange copies one of the channels into all three; exchange_or_grey has the "
+        "luminance mix as fourth outcome; adaptive_grey takes that outcome with probability grey_probability and else "
+        "leaves the picture as it is (CAJ)",
+    )
+    grey_probability: float = Field(0.5, ge=0, le=1, description="see adaptive_grey")
+    style: Style = Field(
+        "none", description="last: multiply by one number of style_range, or by one per channel (M3-ReID)"
+    )
+    style_range: Pair = Field((0.5, 1.5), description="range of the factors of style and style_jitter")
+
+
+class ViewOverrides(BaseModel):
+    """Fields of ``ViewConfig`` (described there), each optional: None keeps the value of the enclosing section.
+
+    None, not "unset": a recipe that was saved with all its defaults then loads as the same augmentation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weighted_grey: float | None = None
+    random_grey: float | None = None
+    pad: int | None = None
+    flip: float | None = None
+    style_jitter: bool | None = None
+    erase: float | None = None
+    erase_area: Pair | None = None
+    erase_aspect: Pair | None = None
+    erase_aspect_draw: AspectDraw | None = None
+    erase_tries: int | None = None
+    erase_fill: Triple | None = None
+    channels: Channels | None = None
+    grey_probability: float | None = None
+    style: Style | None = None
+    style_range: Pair | None = None
+
+
+class AugmentConfig(ViewConfig):
+    """Augmentation of a training batch.
+
+    The fields of ``ViewConfig`` given at the top hold for all pictures; ``visible`` and ``infrared`` change them for
+    one light. With ``visible_views: 2`` every visible picture gives a second row, made independently and changed by
+    ``second_visible``; the same for infrared. Normalisation always happens.
+
+    Examples:
+        AGW, DDAG, MMGL: ``{pad: 10, flip: 0.5}``.
+        CAJ: ``{pad: 10, flip: 0.5, erase: 0.5, infrared: {channels: adaptive_grey}, visible_views: 2}``.
+        WSL-VIReID on RegDB: CAJ plus ``infrared_views: 2``.
+        Cluster Contrast: ``{pad: 10, flip: 0.5, erase: 0.5, erase_fill: [0.485, 0.456, 0.406]}``.
+        M3-ReID: ``{pad: 5, flip: 0.5, erase: 0.5, erase_area: [0.02, 0.33], erase_aspect: [0.3, 3.3],
+        erase_aspect_draw: log_uniform, erase_tries: 10, erase_fill: [0, 0, 0],
+        visible: {weighted_grey: 0.5, style: all}, infrared: {style: one}}``.
+    """
+
+    pad_mode: Literal["zeros", "replicate"] = Field(
+        "zeros", description="what padding holds: black, or the border pixel"
+    )
+    visible: ViewOverrides = Field(ViewOverrides(), description="changes for visible pictures")
+    infrared: ViewOverrides = Field(ViewOverrides(), description="changes for infrared pictures")
+    visible_views: Literal[1, 2] = Field(1, description="rows per visible picture")
+    infrared_views: Literal[1, 2] = Field(1, description="rows per infrared picture")
+    second_visible: ViewOverrides = Field(
+        ViewOverrides(channels="exchange"), description="changes for the second row of visible pictures, over visible"
+    )
+    second_infrared: ViewOverrides = Field(
+        ViewOverrides(style_jitter=True), description="changes for the second row of infrared pictures, over infrared"
+    )
+
+    def view(self, modality: Literal["visible", "infrared"], second: bool = False) -> ViewConfig:
+        """The resolved pipeline of one light and view."""
+        values = {name: getattr(self, name) for name in ViewConfig.model_fields}
+        sections = [modality, f"second_{modality}"] if second else [modality]
+        for section in sections:
+            overrides: BaseModel = getattr(self, section)
+            values.update({name: value for name, value in overrides if value is not None})
+        return ViewConfig(**values)
+
+    @model_validator(mode="after")
+    def _resolves(self) -> AugmentConfig:
+        for modality in ("visible", "infrared"):
+            for second in (False, True):
+                view = self.view(modality, second)
+                for name in ("erase_area", "erase_aspect", "style_range"):
+                    low, high = getattr(view, name)
+                    if not 0 <= low <= high:
+                        raise ValueError(f"{name} must be a range 0 <= low <= high, not {low}, {high}")
+        return self
