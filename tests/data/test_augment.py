@@ -48,7 +48,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "agw": {"pad": 10, "flip": 0.5},
     "caj": CAJ,
     "caj_plus": {
-        **CAJ, "visible": {"random_grey": 0.1, "erase": 0.6}, "second_visible": {"channels": "exchange", "random_grey": 0},
+        **CAJ, "visible": {"random_grey": 0.1, "erase": 0.6},
+        "second_visible": {"channels": "exchange", "random_grey": 0},
     },
     "wsl_regdb": {**CAJ, "infrared_views": 2},
     "pf_mgcd": {**CAJ, "visible_views": 1},
@@ -94,7 +95,7 @@ def test_equals_the_oracle(name: str, frames: int | None) -> None:
                 if draws.weighted_grey[r].any():
                     # floor() of a float32 sum may fall one grey level beside that of float64: at most two pixels here.
                     assert (difference > 3e-6).any(0).sum() <= 2
-                    assert difference.max() < 1.5 / (255 * 0.224)
+                    assert difference.max() < 1.5 * 1.5 / (255 * 0.224)  # jitter and style enlarge it
                 else:
                     assert difference.max() < 3e-6
 
