@@ -13,7 +13,7 @@ from gloam.data.batch import Batch
 
 
 class MethodOptions(BaseModel):
-    """Flags of one method. Unknown names are errors; every field carries a description, which is its ``--help`` text."""
+    """Flags of one method. Unknown names are errors; a field's description is its ``--help`` text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +53,7 @@ class EpochContext(Protocol):
         """Private CPU generator, seeded by (seed, stage, epoch): the same draws after a resume."""
 
     def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-        """Run ``function(images, modalities) -> (n, ...)`` over all training records and stack the results ``(N, ...)``.
+        """Stack ``function(images, modalities) -> (n, ...)`` over all training records to ``(N, ...)``.
 
         Default function: ``method.extract``. Evaluation mode, test transform, no gradient, float32, records in order.
         """
@@ -68,7 +68,7 @@ class EpochContext(Protocol):
         """Log NMI, ARI and pair F-score of ``(N,)`` labels against the hidden ids. The ids never reach the method."""
 
     def report_correspondence(self, visible: Tensor, infrared: Tensor, name: str = "match") -> None:
-        """Log precision and recall of matched label pairs ``(M,), (M,)`` against the hidden truth, where the data carry it."""
+        """Log precision and recall of matched label pairs ``(M,), (M,)`` against the hidden truth, if there is one."""
 
 
 OptionsT = TypeVar("OptionsT", bound=MethodOptions)
@@ -92,6 +92,8 @@ class Method(nn.Module, Generic[OptionsT]):
     is_video: ClassVar[bool] = False
     # True for methods that train on labels they make themselves: identities never reach them.
     is_unsupervised: ClassVar[bool] = False
+    # True for methods whose batches must hold both spectra.
+    is_cross_modal: ClassVar[bool] = True
 
     def __init__(self, num_classes: int, options: OptionsT) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ def _train_batch(method: Method, data, context: MemoryContext):
 
 def _start(name: str):
     method = small_method(name)
-    data = people(video=method.is_video, both_modalities=not method.is_unsupervised)
+    data = people(video=method.is_video, both_modalities=method.is_cross_modal)
     method.train()
     method.start_stage("train")
     context = MemoryContext(method, data)

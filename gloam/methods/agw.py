@@ -1,0 +1,139 @@
+"""AGW: non-local blocks, generalised-mean pooling and the weighted regularised triplet, on the Base network; and CAJ.
+
+*Source*: Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook", TPAMI 2021; channel-augmented
+joint learning (CAJ), ICCV 2021, and its TPAMI 2023 extension for the two-view options.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from gloam.data.batch import Batch
+from gloam.datasets.records import Modality
+from gloam.errors import GloamError
+from gloam.losses.consistency import soft_cross_entropy, softened_divergence
+from gloam.losses.precision import at_least_float32
+from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
+from gloam.methods import register
+from gloam.methods.base import Method, MethodOptions
+from gloam.models.backbone import create_backbone
+from gloam.models.embedding import EmbeddingNet
+from gloam.models.neck import unit
+from gloam.models.nonlocal_block import NonLocalBlock
+from gloam.models.pooling import create_pooling
+
+
+class AGWOptions(MethodOptions):
+    """Flags of AGW and CAJ; published names in brackets."""
+
+    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both spectra, 2: a stem each")
+    last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
+    pooling: Literal["gem", "gem_learnable", "avg", "max"] = Field("gem", description="pooling; released: gem, p = 3")
+    nonlocal_blocks: tuple[int, int, int, int] = Field(
+        (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
+    )
+    nonlocal_width: Literal["released", "half"] = Field("released", description="inner width: 1 as released, or C/2")
+    triplet: Literal["wrt", "hard", "adp"] = Field("wrt", description="wrt: AGW; hard: Base; adp: CAJ [--method]")
+    wrt: Literal["reference", "exact"] = Field(
+        "reference", description="weights as released, or the exact softmax (needed from random weights)"
+    )
+    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
+    alpha: float = Field(1.0, gt=0, description="adp: factor inside the weights [--alpha]")
+    gamma: float = Field(1.0, gt=0, description="adp: factor on the gap [--gamma]")
+    square: bool = Field(True, description="adp: squared gap [--square]")
+    consistency: Literal["none", "caj", "weak_from_strong", "strong_from_weak", "all_from_strong"] = Field(
+        "none",
+        description="caj: view 0 against infrared; CAJ+: view 0 from view 1 (default), view 1 from view 0 [--S2], "
+        "view 0 and infrared from view 1 [--S]",
+    )
+    kl: float = Field(0.0, ge=0, description="weight of the consistency loss [--kl]")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the identity loss")
+
+
+@register("agw")
+class AGW(Method[AGWOptions]):
+    """Base with attention, GeM and WRT; with a second visible view it trains as CAJ.
+
+    Args:
+        num_classes: C.
+        options: flags.
+    """
+
+    Options = AGWOptions
+    features = ("fc", "pool")
+
+    def __init__(self, num_classes: int, options: AGWOptions) -> None:
+        super().__init__(num_classes, options)
+        counts = (0, 0, 0, 0) if options.arch.startswith("timm:") else options.nonlocal_blocks
+        backbone = create_backbone(
+            options.arch,
+            streams=options.streams,
+            last_stride=options.last_stride,
+            insert=lambda channels: NonLocalBlock(
+                channels, 1 if options.nonlocal_width == "released" else channels // 2
+            ),
+            insert_counts=counts,
+        )
+        self.net = EmbeddingNet(backbone, create_pooling(options.pooling), num_classes)
+
+    @property
+    def feature_dim(self) -> int:
+        return self.net.width
+
+    def training_step(self, batch: Batch) -> dict[str, Tensor]:
+        out = self.net(batch.images, batch.modalities)
+        logits = at_least_float32(out.logits)
+        identity = cross_entropy(logits, batch.pids, label_smoothing=self.options.label_smoothing)
+        triplet = self._triplet(out.pooled, batch.pids)
+        parts = {
+            "identity": identity,
+            "triplet": triplet,
+            "identity_correct": (logits.detach().argmax(dim=1) == batch.pids).float().mean(),
+        }
+        loss = identity + triplet
+        if self.options.consistency != "none" and self.options.kl:
+            parts["consistency"] = self._consistency(logits, batch)
+            loss = loss + self.options.kl * parts["consistency"]
+        return {"loss": loss, **parts}
+
+    def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
+        """``fc``: unit feature after the neck; ``pool``: unit pooled feature."""
+        out = self.net(images, modalities)
+        return unit(out.pooled if self.test_feature == "pool" else out.bn)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Backbone at a tenth of ``lr``, neck and classifier at ``lr``."""
+        return self.net.parameter_groups(lr)
+
+    def _triplet(self, pooled: Tensor, pids: Tensor) -> Tensor:
+        options = self.options
+        if options.triplet == "hard":
+            return hard_triplet(pooled, pids, options.margin)
+        if options.triplet == "adp":
+            return squared_difference_triplet(
+                pooled, pids, alpha=options.alpha, gamma=options.gamma, square=options.square, form=options.wrt
+            )
+        return weighted_regularized_triplet(pooled, pids, options.wrt)
+
+    def _consistency(self, logits: Tensor, batch: Batch) -> Tensor:
+        visible = batch.modalities == Modality.VISIBLE
+        first, second = logits[visible & (batch.views == 0)], logits[visible & (batch.views == 1)]
+        infrared = logits[(batch.modalities == Modality.INFRARED) & (batch.views == 0)]
+        if not len(first) == len(second) == len(infrared):
+            raise GloamError(
+                "The consistency loss needs two views of every visible picture and as many infrared ones. "
+                "Set augment.visible_views to 2 and use a cross-modality sampler."
+            )
+        kind = self.options.consistency
+        if kind == "caj":
+            return softened_divergence(first, infrared)
+        if kind == "weak_from_strong":
+            return soft_cross_entropy(first, second)
+        if kind == "strong_from_weak":
+            return soft_cross_entropy(second, first)
+        return soft_cross_entropy(first, second) + soft_cross_entropy(infrared, second)

@@ -1,0 +1,80 @@
+"""Base: two-stream network, average pooling, identity loss and hard-mined triplet.
+
+*Source*: ``--method base`` of the AGW release (Ye et al., TPAMI 2021).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from gloam.data.batch import Batch
+from gloam.losses.precision import at_least_float32
+from gloam.losses.triplet import fraction_correct, mine_hard
+from gloam.methods import register
+from gloam.methods.base import Method, MethodOptions
+from gloam.models.backbone import create_backbone
+from gloam.models.embedding import EmbeddingNet
+from gloam.models.neck import unit
+from gloam.models.pooling import create_pooling
+
+
+class BaseOptions(MethodOptions):
+    """Flags of Base; published names in brackets."""
+
+    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both spectra, 2: a stem each")
+    last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
+    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
+    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the identity loss")
+    weight_identity: float = Field(1.0, ge=0, description="weight of the identity loss")
+    weight_triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
+
+
+@register("base")
+class BaseSoftmax(Method[BaseOptions]):
+    """Identity loss on the neck, hard triplet on the pooled feature.
+
+    Args:
+        num_classes: C.
+        options: flags.
+    """
+
+    Options = BaseOptions
+    features = ("fc", "pool")
+
+    def __init__(self, num_classes: int, options: BaseOptions) -> None:
+        super().__init__(num_classes, options)
+        backbone = create_backbone(options.arch, streams=options.streams, last_stride=options.last_stride)
+        self.net = EmbeddingNet(backbone, create_pooling(options.pooling), num_classes)
+
+    @property
+    def feature_dim(self) -> int:
+        return self.net.width
+
+    def training_step(self, batch: Batch) -> dict[str, Tensor]:
+        out = self.net(batch.images, batch.modalities)
+        logits = at_least_float32(out.logits)
+        identity = cross_entropy(logits, batch.pids, label_smoothing=self.options.label_smoothing)
+        positive, negative = mine_hard(out.pooled, batch.pids)
+        triplet = (positive - negative + self.options.margin).clamp_min(0).mean()
+        return {
+            "loss": self.options.weight_identity * identity + self.options.weight_triplet * triplet,
+            "identity": identity,
+            "triplet": triplet,
+            "triplet_correct": fraction_correct(positive, negative),
+            "identity_correct": (logits.detach().argmax(dim=1) == batch.pids).float().mean(),
+        }
+
+    def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
+        """``fc``: unit feature after the neck; ``pool``: unit pooled feature."""
+        out = self.net(images, modalities)
+        return unit(out.pooled if self.test_feature == "pool" else out.bn)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Backbone at a tenth of ``lr``, neck and classifier at ``lr``."""
+        return self.net.parameter_groups(lr)

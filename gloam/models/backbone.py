@@ -1,0 +1,55 @@
+"""One door to every backbone: ``create_backbone("resnet50", streams=2)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from gloam.errors import GloamError, did_you_mean
+from gloam.models.resnet import ARCHITECTURES, ResNet
+from gloam.models.timm_backbone import TimmBackbone
+from gloam.models.two_stream import TwoStreamBackbone
+
+_IBN_SUFFIX = "_ibn_a"
+
+
+def create_backbone(
+    arch: str,
+    *,
+    streams: int = 2,
+    last_stride: int = 1,
+    stem_relu: bool = True,
+    insert: Callable[[int], nn.Module] | None = None,
+    insert_counts: Sequence[int] = (0, 0, 0, 0),
+    image_size: tuple[int, int] | None = None,
+) -> TwoStreamBackbone | TimmBackbone:
+    """A network called as ``backbone(images, modalities) -> (N, C, h, w)``, with ``out_channels``; fresh weights.
+
+    Args:
+        arch: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``small``, ``tiny``, any of them with the suffix
+            ``_ibn_a``, or ``timm:<name>`` for a network of the timm library (``timm:vit_small_patch16_224``).
+        streams: 2: a stem per spectrum; 1: one stem.
+        last_stride: stride of the last residual stage.
+        stem_relu: False drops the ReLU of the stem.
+        insert: builds a block for a number of channels, placed after the last residual blocks of a stage.
+        insert_counts: how many such blocks per stage (a stage has at most one per residual block).
+        image_size: (height, width) that a timm transformer is built for; None: any size (positions are interpolated).
+
+    Raises:
+        GloamError: unknown architecture, or inserts in a network without residual stages.
+    """
+    if arch.startswith("timm:"):
+        if insert is not None and any(insert_counts):
+            raise GloamError(f"{arch} has no residual stages to insert blocks into. Set the number of blocks to 0.")
+        return TimmBackbone(arch.removeprefix("timm:"), streams=streams, image_size=image_size)
+    name = arch.removesuffix(_IBN_SUFFIX)
+    if name not in ARCHITECTURES:
+        known = [*ARCHITECTURES, *(f"{a}{_IBN_SUFFIX}" for a in ARCHITECTURES), "timm:<name>"]
+        raise GloamError(f"There is no backbone {arch!r}. {did_you_mean(arch, known)}")
+    network = ResNet(name, last_stride=last_stride, ibn=arch.endswith(_IBN_SUFFIX))
+    inserts: list[list[nn.Module]] = []
+    if insert is not None:
+        for stage, channels, count in zip(network.stages, network.stage_channels, insert_counts, strict=True):
+            inserts.append([insert(channels) for _ in range(min(count, len(stage)))])
+    return TwoStreamBackbone(network, streams=streams, inserts=inserts, stem_relu=stem_relu)

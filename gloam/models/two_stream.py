@@ -1,0 +1,138 @@
+"""Backbones for two spectra: a stem each, one shared trunk, any mixture of rows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gloam.datasets.records import Modality
+from gloam.models.resnet import ResNet
+
+
+class Stem(nn.Module):
+    """First convolution of a residual network: conv1, bn1, (ReLU), max-pool.
+
+    Args:
+        network: its layers are copied.
+        relu: WSL-VIReID's release has none between the norm and the pool.
+    """
+
+    def __init__(self, network: ResNet, relu: bool = True) -> None:
+        super().__init__()
+        self.conv1 = copy.deepcopy(network.conv1)
+        self.bn1 = copy.deepcopy(network.bn1)
+        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` to ``(B, 64, H/4, W/4)``."""
+        pooled: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return pooled
+
+
+class Trunk(nn.Module):
+    """The four shared stages, with an optional block after chosen residual blocks.
+
+    Args:
+        network: its stages are taken over.
+        inserts: blocks after the last q residual blocks of each stage, as one list per stage.
+    """
+
+    def __init__(self, network: ResNet, inserts: list[list[nn.Module]] | None = None) -> None:
+        super().__init__()
+        for number, stage in enumerate(network.stages, start=1):
+            self.add_module(f"layer{number}", stage)
+        for number, blocks in enumerate(inserts or [], start=1):
+            self.add_module(f"NL_{number}", nn.ModuleList(blocks))
+        self._has_inserts = any(inserts or [])
+
+    def forward(self, x: Tensor, adapt: Callable[[nn.Module, Tensor], Tensor] | None = None) -> Tensor:
+        """Stem output to the last map.
+
+        Args:
+            x: ``(B, C, h, w)``.
+            adapt: how an inserted block is applied (video reshapes frames to clips); default: as it is.
+        """
+        for number in (1, 2, 3, 4):
+            stage = self.get_submodule(f"layer{number}")
+            if not self._has_inserts:
+                x = stage(x)
+                continue
+            blocks = list(self.get_submodule(f"NL_{number}").children())
+            residuals = list(stage.children())
+            for position, residual in enumerate(residuals, start=len(blocks) - len(residuals)):
+                x = residual(x)
+                if position >= 0:
+                    x = adapt(blocks[position], x) if adapt else blocks[position](x)
+        return x
+
+
+class TwoStreamBackbone(nn.Module):
+    """Separate stems and a shared trunk.
+
+    Stem statistics are per modality, trunk statistics over the mixed batch, as in the reference. With one stream both
+    spectra share a stem. Rows keep their order; a batch of one modality never touches the other stem.
+
+    Args:
+        network: a fresh network whose parts are used.
+        streams: 1 or 2.
+        inserts: see :class:`Trunk`.
+        stem_relu: see :class:`Stem`.
+    """
+
+    def __init__(
+        self,
+        network: ResNet,
+        *,
+        streams: int = 2,
+        inserts: list[list[nn.Module]] | None = None,
+        stem_relu: bool = True,
+    ) -> None:
+        super().__init__()
+        self.streams = streams
+        self.out_channels = network.out_channels
+        self.stem_visible = Stem(network, stem_relu)
+        self.stem_infrared = copy.deepcopy(self.stem_visible) if streams == 2 else None
+        self.trunk = Trunk(network, inserts)
+
+    def forward(
+        self, images: Tensor, modalities: Tensor, adapt: Callable[[nn.Module, Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Feature maps of any mixture of rows.
+
+        Args:
+            images: ``(B, 3, H, W)``.
+            modalities: ``(B,)`` int64.
+            adapt: see :class:`Trunk`.
+
+        Returns:
+            ``(B, C, h, w)``.
+        """
+        maps: Tensor = self.trunk(route_rows(images, modalities, self.stem_visible, self.stem_infrared), adapt)
+        return maps
+
+
+def route_rows(images: Tensor, modalities: Tensor, visible: nn.Module, infrared: nn.Module | None) -> Tensor:
+    """Send visible rows through one module and infrared rows through the other, keeping their order.
+
+    Args:
+        images: ``(B, ...)``.
+        modalities: ``(B,)`` int64.
+        visible: module for visible rows.
+        infrared: module for infrared rows; None: the visible one takes every row.
+    """
+    if infrared is None:
+        return torch.as_tensor(visible(images))
+    rows = [torch.nonzero(modalities == m).flatten() for m in (Modality.VISIBLE, Modality.INFRARED)]
+    if len(rows[1]) == 0:
+        return torch.as_tensor(visible(images))
+    if len(rows[0]) == 0:
+        return torch.as_tensor(infrared(images))
+    joined = torch.cat([module(images[r]) for module, r in zip((visible, infrared), rows, strict=True)])
+    order = torch.cat(rows)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order), device=order.device)
+    return joined[inverse]
