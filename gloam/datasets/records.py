@@ -16,7 +16,7 @@ CmcKind = Literal["standard", "unique_id"]
 
 
 class Modality(enum.IntEnum):
-    """Light in which a picture was taken. Numbers of other code bases are converted where files are read, nowhere else."""
+    """Light in which a picture was taken. Numbers of other code bases are converted where files are read only."""
 
     VISIBLE = 0
     INFRARED = 1
@@ -51,7 +51,8 @@ class Protocol:
         query_modality: keep only query records of this light (None: all).
         gallery_modality: keep only gallery records of this light (None: all).
         swapped: take queries from ``splits.gallery`` and the gallery from ``splits.query``.
-        gallery_cams: keep only gallery records of these cameras, and visit them in this order when sampling (None: all).
+        gallery_cams: keep only gallery records of these cameras, and visit them in this order when sampling (None:
+            all).
         shots: draw this many images per (id, camera) for each trial's gallery (None: the whole gallery, one trial).
         trials: number of galleries, drawn with private generators seeded 0..trials-1.
         sampled: the side that ``shots`` (and ``gallery_cams``) apply to. ``query`` exists for LLCM's released test

@@ -1,0 +1,153 @@
+"""Reading what datasets put on disk, tolerant of how copies were packed: lists, id files, picture folders, trees.
+
+Byte-order marks, CRLF, blank lines, blanks and trailing commas are accepted; orders never depend on the file system.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from gloam.errors import GloamError
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+def is_image(name: str) -> bool:
+    """True for names that end in a picture's extension, in any case. Hidden files (``._0001.jpg``) are none."""
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key under which ``f2`` comes before ``f10``."""
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _NUMBER.split(name))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file without blanks at either end; empty lines are dropped.
+
+    Raises:
+        GloamError: the file is not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise GloamError(f"{path} is not a text file ({error}). Unpack the dataset again.") from error
+    return [line for line in (raw.strip() for raw in text.splitlines()) if line]
+
+
+def read_ids(path: Path) -> tuple[int, ...]:
+    """Ids of a one-line list such as ``6,10,17``, ascending and without repeats. Only the first line counts.
+
+    *Source*: datasets-and-protocols.md 2.1 (the references read line 1 only).
+
+    Raises:
+        GloamError: the line holds something that is not a whole number, or nothing.
+    """
+    lines = read_lines(path)
+    words = re.split(r"[,;\s]+", lines[0]) if lines else []
+    ids = set()
+    for word in filter(None, words):
+        if not word.isdecimal():
+            raise GloamError(f"{path}: {word!r} is no id. Expected whole numbers separated by commas, as in 6,10,17.")
+        ids.add(int(word))
+    if not ids:
+        raise GloamError(f"{path} holds no ids. Expected whole numbers separated by commas, as in 6,10,17.")
+    return tuple(sorted(ids))
+
+
+def read_path_labels(path: Path) -> list[tuple[str, int]]:
+    """``relative/path.jpg LABEL`` lines in file order; whatever follows the second field is ignored.
+
+    Returns:
+        pairs of a path with forward slashes and its label.
+
+    Raises:
+        GloamError: a line without a whole number in second place.
+    """
+    pairs = []
+    for line in read_lines(path):
+        fields = line.rstrip(",").replace("\\", "/").split()
+        if len(fields) < 2 or not fields[1].rstrip(",").isdecimal():
+            raise GloamError(f"{path}: cannot read the line {line!r}. Expected 'folder/picture.jpg LABEL'.")
+        pairs.append((fields[0].rstrip(",").removeprefix("./"), int(fields[1].rstrip(","))))
+    if not pairs:
+        raise GloamError(f"{path} is empty. Expected lines 'folder/picture.jpg LABEL'.")
+    return pairs
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names of the pictures directly inside a folder, sorted as strings; an absent folder holds none."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if is_image(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def numbered_folders(folder: Path) -> dict[int, str]:
+    """Sub-folders whose name is a number (zero padded or not): number -> name, ascending."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.isdecimal() and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return dict(sorted((int(name), name) for name in names))
+
+
+def walk_images(folder: Path) -> Iterator[str]:
+    """Every picture below a folder as a relative path with forward slashes, in natural order of folders and files."""
+    for current, folders, names in os.walk(folder):
+        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
+        prefix = Path(current).relative_to(folder).as_posix()
+        for name in sorted(filter(is_image, names), key=natural_key):
+            yield name if prefix == "." else f"{prefix}/{name}"
+
+
+def render_tree(root: Path, depth: int = 2, entries: int = 10) -> str:
+    """What lies under a folder as indented text, cut to ``depth`` levels and ``entries`` names a folder.
+
+    Folders come first: they say more about a layout than files.
+    """
+    if not root.exists():
+        return "(does not exist)"
+    if not root.is_dir():
+        return "(a file, not a folder)"
+    lines = _tree_lines(root, depth, entries, "")
+    return "\n".join(lines) if lines else "(empty)"
+
+
+def _tree_lines(folder: Path, depth: int, limit: int, indent: str) -> list[str]:
+    try:
+        with os.scandir(folder) as found:
+            rows = sorted((not entry.is_dir(), natural_key(entry.name), entry.name) for entry in found)
+    except OSError as error:
+        return [f"{indent}({error.strerror})"]
+    lines: list[str] = []
+    for is_file, _, name in rows[:limit]:
+        lines.append(f"{indent}{name}" + ("" if is_file else "/"))
+        if not is_file and depth > 1:
+            # A few names are enough to recognise a person's or a camera's folder.
+            lines += _tree_lines(folder / name, depth - 1, min(limit, 3), indent + "  ")
+    if len(rows) > limit:
+        lines.append(f"{indent}... {len(rows) - limit:,} more")
+    return lines
+
+
+def side_by_side(left: str, right: str, titles: Sequence[str]) -> str:
+    """Two blocks of text in columns under their titles."""
+    rows = [tuple(titles), *zip_longest(left.splitlines(), right.splitlines(), fillvalue="")]
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(f"  {a:<{width}} | {b}".rstrip() for a, b in rows)
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """The first names of a list and how many more there are, for messages."""
+    words = list(names)
+    more = f" and {len(words) - limit:,} more" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + more

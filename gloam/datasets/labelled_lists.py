@@ -1,0 +1,46 @@
+"""Training lists of the form ``folder/picture.jpg LABEL`` whose labels two lights share (RegDB, LLCM)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from gloam.datasets.base import relabel
+from gloam.datasets.records import Modality, Record
+
+
+def labelled_records(
+    lists: Mapping[Modality, Sequence[tuple[str, int]]], camera: Callable[[str, Modality], int]
+) -> tuple[list[Record], dict[int, int], list[str]]:
+    """Records of both lights, in file order, the lights in the order of ``lists``.
+
+    *Source*: datasets-and-protocols.md 2.2, 2.3: labels are contiguous and local to the list, and equal labels mean
+    equal people across lights. The original id is the picture's folder number where that agrees with the labels; a
+    copy whose folders say something else keeps the label as its id.
+
+    Args:
+        lists: per light, pairs (path, label).
+        camera: (path, light) -> camera number.
+
+    Returns:
+        records with ``pid`` = label and ``pid_raw`` = original id; original id -> label; remarks for the user.
+    """
+    pairs = {(PurePosixPath(path).parent.name, label) for rows in lists.values() for path, label in rows}
+    remarks = []
+    by_folder = all(folder.isdecimal() for folder, _ in pairs)
+    if not (by_folder and len({int(f) for f, _ in pairs}) == len(pairs) == len({label for _, label in pairs})):
+        by_folder = False
+        remarks.append("folder numbers and labels of the lists disagree: the labels are used as ids")
+    label_map = {int(folder) if by_folder else label: label for folder, label in pairs}
+    if sorted(label_map.values()) != list(range(len(label_map))):
+        remarks.append("labels of the lists are not contiguous from 0: they were renumbered in ascending order")
+        ranks = relabel(label_map.values())
+    else:
+        ranks = {label: label for label in label_map.values()}
+    originals = {label: pid for pid, label in label_map.items()}
+    records = [
+        Record((path,), ranks[label], camera(path, light), light, originals[label])
+        for light, rows in lists.items()
+        for path, label in rows
+    ]
+    return records, {pid: ranks[label] for pid, label in sorted(label_map.items())}, remarks
