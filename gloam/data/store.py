@@ -26,6 +26,14 @@ AUTO_CACHE_LIMIT = 16 * 2**30
 logger = logging.getLogger(__name__)
 
 
+class BadImageError(GloamError):
+    """Pictures that cannot be read."""
+
+    def __init__(self, message: str) -> None:
+        # A loader's worker process hands an error over as the text of its whole traceback; keep its last sentence.
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+
+
 class PixelStore(Protocol):
     """Pictures of one size, addressed by their position in a list of paths."""
 
@@ -104,7 +112,7 @@ def open_store(
             logger.warning("%s Decoding on the fly instead.", error)
         else:
             if bad and on_bad_image == "fail":
-                raise GloamError(_bad_message(root, paths, bad, of=len(paths)))
+                raise BadImageError(_bad_message(root, paths, bad, of=len(paths)))
             return CachedStore(file, tuple(sorted(bad)))
     store = DecodingStore(root, paths, height, width, interpolation, threads)
     if on_bad_image == "skip":
@@ -194,7 +202,7 @@ class DecodingStore:
         out = np.empty((len(rows), 3, self.height, self.width), np.uint8)
         bad = self._decode(rows, out)
         if bad:
-            raise GloamError(_bad_message(Path(self._root), self._paths, bad, of=len(rows)))
+            raise BadImageError(_bad_message(Path(self._root), self._paths, bad, of=len(rows)))
         return out
 
     def find_bad(self) -> tuple[int, ...]:
