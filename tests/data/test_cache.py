@@ -20,14 +20,16 @@ from gloam.data.store import open_store
 from gloam.errors import GloamError
 from tests.data.pictures import write_pictures
 
-# Builds a cache in chunks of 4 pictures with two decoding processes, each slowed down through its own environment.
+# Builds a cache in chunks of 4 pictures with two decoding processes; the last argument slows every chunk down.
 _BUILD = """
-import sys
+import sys, time
 from pathlib import Path
 from gloam.data import cache
 cache.CHUNK = 4
 root, folder, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 paths = [f"{i:04d}.jpg" for i in range(count)]
+ask, delay = cache._ask, float(sys.argv[4])
+cache._ask = lambda *arguments: (time.sleep(delay), ask(*arguments))[1]
 print("ready", flush=True)
 sys.stdin.readline()
 file, bad = cache.ensure_cache(cache.CacheKey(root, paths, 120, 60, "lanczos"), folder, workers=2, progress=False)
@@ -35,9 +37,9 @@ print(file, flush=True)
 """
 
 
-def _builder(root: Path, folder: Path, count: int) -> subprocess.Popen[str]:
+def _builder(root: Path, folder: Path, count: int, delay: float = 0.0) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", _BUILD, str(root), str(folder), str(count)],
+        [sys.executable, "-c", _BUILD, str(root), str(folder), str(count), str(delay)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -91,9 +93,9 @@ def test_two_processes_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_kill_9_then_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = write_pictures(tmp_path / "set", 200, size=(480, 240))
+    paths = write_pictures(tmp_path / "set", 200)
     folder = tmp_path / "cache"
-    builder = _builder(tmp_path / "set", folder, 200)
+    builder = _builder(tmp_path / "set", folder, 200, delay=0.05)
     _go(builder)
     deadline = time.monotonic() + 60
     marks: list[Path] = []
@@ -130,7 +132,7 @@ def test_full_disk_is_named_and_cleaned_up(tmp_path: Path) -> None:
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, {resource.RLIM_INFINITY}))\n"
     script = limited + _BUILD
     process = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "set"), str(tmp_path / "cache"), "24"],
+        [sys.executable, "-c", script, str(tmp_path / "set"), str(tmp_path / "cache"), "24", "0"],
         input="\n",
         capture_output=True,
         text=True,
