@@ -1,8 +1,9 @@
 """Pictures per second from disk to augmented float batches, against per-image PIL/torchvision pipelines.
 
-All variants give batches of 64 pictures of 288 x 144, padded by 10, cropped, flipped, normalised and erased (p 0.5), and
-use two threads or processes. Baselines: ``files`` opens, resizes and transforms one JPEG at a time in two loader processes;
-``array`` does the same from an array decoded beforehand, as the AGW and CAJ releases do. ``ratio`` is to ``files``.
+All variants give batches of 64 pictures of 288 x 144, padded by 10, cropped, flipped, normalised and erased (p 0.5),
+and use two threads or processes. Baselines: ``files`` opens, resizes and transforms one JPEG at a time in two loader
+processes; ``array`` does the same from an array decoded beforehand, as the AGW and CAJ releases do. ``ratio`` is to
+``files``.
 """
 
 from __future__ import annotations
