@@ -108,8 +108,8 @@ class Dataset(ABC):
     is_video: ClassVar[bool] = False
     cross_modal: ClassVar[bool] = False
     options: ClassVar[Options] = {}
-    # Benchmarks come with test records; own data may come without.
-    needs_test: ClassVar[bool] = True
+    # Parts that may not be empty. Own data may come without a test set.
+    required_parts: ClassVar[tuple[str, ...]] = ("train", "query", "gallery")
 
     def __init__(self, root: str | Path, **values: Any) -> None:
         self.root = Path(root).expanduser()
@@ -136,8 +136,7 @@ class Dataset(ABC):
         if not self.root.exists():
             raise self.wrong_root("The folder does not exist")
         splits = self.read()
-        wanted = ("train", "query", "gallery") if self.needs_test else ("train",)
-        for part in wanted:
+        for part in self.required_parts:
             if not getattr(splits, part):
                 raise self.wrong_root(f"No {part} picture was found")
         if splits.notice:

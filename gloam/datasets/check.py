@@ -1,0 +1,296 @@
+"""``gloam data check`` and ``gloam data list``: is a copy complete and readable, and what do the benchmarks hold?"""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gloam.datasets import get_dataset, list_datasets
+from gloam.datasets.files import render_tree, side_by_side
+from gloam.datasets.records import DatasetSplits, Protocol, Record
+
+# What Pillow raises for empty, truncated, foreign or malicious files.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, MemoryError)
+_CHUNK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CountRow:
+    """One line of the statistics table.
+
+    Attributes:
+        what: a name of ``DatasetSplits.counts()``, or ``gallery of <protocol>``.
+        found: counted in this copy.
+        published: what the authors published, or None.
+    """
+
+    what: str
+    found: int
+    published: int | None
+
+    @property
+    def differs(self) -> bool:
+        """True if a published count exists and is another one."""
+        return self.published is not None and self.found != self.published
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What ``check`` found. Prints as a table (``rich``), converts to plain values with ``to_dict``.
+
+    Attributes:
+        name: dataset name.
+        root: folder that was checked.
+        strict: whether differing counts are errors.
+        expected_tree: how the folder should look.
+        found_tree: how it looks (cut to two levels).
+        counts: statistics, one row per count.
+        num_files: different files that were checked.
+        missing: listed files that do not exist.
+        unreadable: (file, reason) of files that cannot be decoded completely.
+        remarks: oddities that do no harm.
+        notice: what the user must know about the dataset, or None.
+    """
+
+    name: str
+    root: Path
+    strict: bool
+    expected_tree: str
+    found_tree: str
+    counts: tuple[CountRow, ...]
+    num_files: int
+    missing: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+    notice: str | None
+
+    @property
+    def differing(self) -> tuple[CountRow, ...]:
+        """Counts that are not the published ones."""
+        return tuple(row for row in self.counts if row.differs)
+
+    @property
+    def ok(self) -> bool:
+        """No file is missing or unreadable and, under ``strict``, every count is the published one."""
+        return not (self.missing or self.unreadable or (self.strict and self.differing))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "name": self.name,
+            "root": str(self.root),
+            "ok": self.ok,
+            "strict": self.strict,
+            "counts": {row.what: {"found": row.found, "published": row.published} for row in self.counts},
+            "num_files": self.num_files,
+            "missing": list(self.missing),
+            "unreadable": [{"path": path, "reason": reason} for path, reason in self.unreadable],
+            "remarks": list(self.remarks),
+            "notice": self.notice,
+        }
+
+    def __rich__(self) -> RenderableType:
+        table = Table("count", "found", "published", "", title=f"{self.name} in {escape(str(self.root))}")
+        table.columns[1].justify = table.columns[2].justify = "right"
+        bad = "[red]differs[/]" if self.strict else "[yellow]differs[/]"
+        for row in self.counts:
+            published = "" if row.published is None else f"{row.published:,}"
+            mark = bad if row.differs else ("[green]equal[/]" if row.published is not None else "")
+            table.add_row(row.what, f"{row.found:,}", published, mark)
+        trees = side_by_side(self.expected_tree, self.found_tree, ("expected", "found"))
+        parts: list[RenderableType] = [escape(trees), table]
+        if self.notice:
+            parts.append(f"[yellow]notice:[/] {escape(self.notice)}")
+        parts += [f"remark: {escape(remark)}" for remark in self.remarks]
+        if self.differing:
+            parts.append(
+                f"[{'red]error' if self.strict else 'yellow]warning'}:[/] {len(self.differing)} counts differ from the "
+                "published ones: scores on this copy cannot be compared with papers."
+            )
+        parts += _listing("missing", self.missing)
+        parts += _listing("unreadable", [f"{path}: {reason}" for path, reason in self.unreadable])
+        verdict = "[green]ok[/]" if self.ok else "[red]not ok[/]"
+        parts.append(f"{verdict}: {self.num_files:,} files checked")
+        return Group(*parts)
+
+
+def check(
+    name: str,
+    root: str | Path,
+    *,
+    strict: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> CheckReport:
+    """Compare a folder with what a dataset should be, and decode every picture completely.
+
+    Args:
+        name: dataset name.
+        root: its folder; for ``table`` a table file or a folder.
+        strict: count differences make the report not ok (they are warnings otherwise).
+        workers: decoding threads (Pillow decodes outside the interpreter lock); default: one per core.
+        progress: show a progress bar where the output is a terminal.
+        **options: the dataset's options.
+
+    Raises:
+        GloamError: the folder cannot be loaded at all (wrong root, missing or broken list); the message shows the
+            expected tree beside the found one.
+    """
+    cls = get_dataset(name)
+    if "check_files" in cls.options:
+        # Missing files are a finding here, not an obstacle.
+        options.setdefault("check_files", False)
+    dataset = cls(root, **options)
+    splits = dataset.load()
+    paths = sorted({path for part in _parts(splits) for record in part for path in record.paths})
+    missing, unreadable = _examine(splits.root, paths, workers or os.cpu_count() or 1, progress)
+    return CheckReport(
+        name=name,
+        root=splits.root,
+        strict=strict,
+        expected_tree=cls.tree.strip("\n"),
+        found_tree=render_tree(splits.root, entries=8),
+        counts=_count_rows(splits, cls.expected_galleries),
+        num_files=len(paths),
+        missing=tuple(missing),
+        unreadable=tuple(unreadable),
+        remarks=tuple(dataset.remarks),
+        notice=splits.notice,
+    )
+
+
+def decode_problem(path: Path) -> str | None:
+    """Why a picture cannot be decoded completely, or None if it can.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if os.stat(path).st_size == 0:
+        return "zero bytes"
+    try:
+        # Pillow warns about harmless metadata; only what cannot be decoded matters here.
+        with Image.open(path) as image:
+            image.load()
+    except _BROKEN as error:
+        return str(error).replace(str(path), path.name) or type(error).__name__
+    return None
+
+
+def gallery_size(splits: DatasetSplits, protocol: Protocol) -> int:
+    """Number of entries of one trial's drawn side (or of the whole gallery where nothing is drawn)."""
+    if protocol.galleries is not None:
+        return len(protocol.galleries[0])
+    from_gallery = protocol.swapped == (protocol.sampled == "query")
+    light = protocol.query_modality if protocol.sampled == "query" else protocol.gallery_modality
+    groups: dict[tuple[int, int], int] = {}
+    for record in splits.gallery if from_gallery else splits.query:
+        if light is not None and record.modality is not light:
+            continue
+        if protocol.gallery_cams is None or record.cam in protocol.gallery_cams:
+            groups[record.pid, record.cam] = groups.get((record.pid, record.cam), 0) + 1
+    if protocol.shots is None:
+        return sum(groups.values())
+    return sum(min(protocol.shots, size) for size in groups.values())
+
+
+def dataset_table(pattern: str = "*") -> Table:
+    """What gloam reads: setting, published counts, how to obtain each dataset, its licence."""
+    table = Table("name", "dataset", "setting", "published", "how to obtain", show_lines=True)
+    for name in list_datasets(pattern):
+        cls = get_dataset(name)
+        counts = cls.expected
+        people = [
+            f"{counts[key]:,} {part}" for part, key in (("train", "train_ids"), ("test", "query_ids")) if key in counts
+        ]
+        unit = "tracklets" if cls.is_video else "images"
+        sizes = [f"{part} {counts[f'{part}_records']:,}" for part in ("train", "query", "gallery") if counts]
+        published = f"people: {', '.join(people)}\n{unit}: {', '.join(sizes)}" if counts else ""
+        table.add_row(name, cls.title, cls.setting(), published, f"{cls.obtain}\n[dim]{escape(cls.licence)}[/]")
+    return table
+
+
+def _parts(splits: DatasetSplits) -> tuple[tuple[Record, ...], ...]:
+    return splits.train, splits.query, splits.gallery, splits.auxiliary
+
+
+def _count_rows(splits: DatasetSplits, expected_galleries: Any) -> tuple[CountRow, ...]:
+    found = splits.counts()
+    rows = [
+        CountRow(what, count, splits.expected_counts.get(what))
+        for what, count in found.items()
+        # Empty parts and the frame counts of single pictures say nothing.
+        if what in splits.expected_counts or (count and (splits.is_video or not what.endswith("_images")))
+    ]
+    rows += [
+        CountRow(f"gallery of {name}", gallery_size(splits, protocol), expected_galleries.get(name))
+        for name, protocol in splits.protocols.items()
+        if protocol.shots is not None and protocol.sampled == "gallery"
+    ]
+    return tuple(rows)
+
+
+def _examine(root: Path, paths: Sequence[str], workers: int, progress: bool) -> tuple[list[str], list[tuple[str, str]]]:
+    missing: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+
+    def examine(chunk: Sequence[str]) -> list[tuple[str, str | None]]:
+        found: list[tuple[str, str | None]] = []
+        for path in chunk:
+            try:
+                reason = decode_problem(root / path)
+            except (FileNotFoundError, NotADirectoryError):
+                found.append((path, None))
+            except OSError as error:
+                found.append((path, error.strerror or str(error)))
+            else:
+                if reason is not None:
+                    found.append((path, reason))
+        return found
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console, transient=True, disable=not (progress and console.is_terminal))
+    with bar, ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = bar.add_task("decoding pictures", total=len(paths))
+        chunks = list(_chunks(paths))
+        for chunk, found in zip(chunks, pool.map(examine, chunks), strict=True):
+            for path, reason in found:
+                if reason is None:
+                    missing.append(path)
+                else:
+                    unreadable.append((path, reason))
+            bar.advance(task, len(chunk))
+    return missing, unreadable
+
+
+def _chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(paths), _CHUNK):
+        yield paths[start : start + _CHUNK]
+
+
+def _listing(kind: str, lines: Iterable[str], limit: int = 50) -> list[RenderableType]:
+    """The first lines in red under a count."""
+    every = list(lines)
+    if not every:
+        return []
+    more = [f"  ... {len(every) - limit:,} more"] if len(every) > limit else []
+    return [f"[red]{len(every):,} {kind} files[/]", *(f"  {escape(line)}" for line in every[:limit]), *more]
