@@ -52,4 +52,4 @@ def create_backbone(
     if insert is not None:
         for stage, channels, count in zip(network.stages, network.stage_channels, insert_counts, strict=True):
             inserts.append([insert(channels) for _ in range(min(count, len(stage)))])
-    return TwoStreamBackbone(network, streams=streams, inserts=inserts, stem_relu=stem_relu)
+    return TwoStreamBackbone(network, streams=streams, inserts=inserts, stem_relu=stem_relu, arch=arch)

@@ -34,9 +34,10 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, *, streams: int = 2, image_size: tuple[int, int] | None = None) -> None:
         super().__init__()
+        self.name = name
         self.network: Any = _create(name, image_size)
         self.streams = streams
-        self.out_channels = int(self.network.num_features)
+        self.out_channels: int = self.network.num_features
         attribute = next((a for a in _STEM_ATTRIBUTES if isinstance(getattr(self.network, a, None), nn.Module)), None)
         if streams == 2 and attribute is None:
             _log.warning("%s has no separable first layer: both spectra share it.", name)
@@ -60,6 +61,18 @@ class TimmBackbone(nn.Module):
         if features.shape[1] != self.out_channels and features.shape[-1] == self.out_channels:
             return features.permute(0, 3, 1, 2)
         return features
+
+    def rename_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Names of timm's plain network to names of this module, the first layer copied to both spectra."""
+        renamed: dict[str, Tensor] = {}
+        stem = next((a for a in _STEM_ATTRIBUTES if getattr(self.network, a, None) is self._routed), None)
+        for name, value in state.items():
+            if self._routed is not None and stem is not None and name.startswith(f"{stem}."):
+                rest = name.removeprefix(f"{stem}.")
+                renamed |= {f"network.{stem}.{which}.{rest}": value for which in ("visible", "infrared")}
+            else:
+                renamed[f"network.{name}"] = value
+        return renamed
 
     def _tokens_to_map(self, tokens: Tensor, images: Tensor) -> Tensor:
         prefix = int(getattr(self.network, "num_prefix_tokens", 0))

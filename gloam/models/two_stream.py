@@ -81,6 +81,7 @@ class TwoStreamBackbone(nn.Module):
         streams: 1 or 2.
         inserts: see :class:`Trunk`.
         stem_relu: see :class:`Stem`.
+        arch: the name it was built from.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class TwoStreamBackbone(nn.Module):
         streams: int = 2,
         inserts: list[list[nn.Module]] | None = None,
         stem_relu: bool = True,
+        arch: str = "",
     ) -> None:
         super().__init__()
+        self.arch = arch
         self.streams = streams
         self.out_channels = network.out_channels
         self.stem_visible = Stem(network, stem_relu)

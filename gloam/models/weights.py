@@ -179,8 +179,8 @@ def _read_torch(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
         raise GloamError(
-            f"{path} could not be read as weights ({str(error).splitlines()[0]}). It may be cut off, of another format, "
-            "or hold objects other than tensors; export it again as a plain state dict."
+            f"{path} could not be read as weights ({str(error).splitlines()[0]}). It may be cut off, of another "
+            "format, or hold objects other than tensors; export it again as a plain state dict."
         ) from error
 
 

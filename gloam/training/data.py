@@ -1,0 +1,149 @@
+"""Everything a run knows about its data: splits, labels, hidden truth, stores."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gloam.data.store import PixelStore, drop_unreadable, image_paths, open_store
+from gloam.datasets import DatasetSplits, Record, load_dataset
+from gloam.datasets.validation import hold_out
+from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
+from gloam.errors import GloamError
+from gloam.methods.base import Method
+from gloam.training.recipe import DataConfig, Recipe
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingData:
+    """The data side of a run.
+
+    Attributes:
+        splits: what training uses (held-out identities removed, weak labels shuffled).
+        test: the dataset's own splits, for protocols.
+        validation: held-out training identities as a test, or None.
+        records: training records in order; ``pid`` is the label that the method may see.
+        store: pixels of the training records.
+        num_classes: training identities that the method is told.
+        truth: ``(N,)`` hidden true identity of every training record, for analysis only.
+        weak: the hidden permutations of weak labels, or None.
+    """
+
+    splits: DatasetSplits
+    test: DatasetSplits
+    validation: DatasetSplits | None
+    records: Sequence[Record]
+    store: PixelStore
+    num_classes: int
+    truth: Tensor
+    weak: WeakLabels | None = None
+
+    def labels(self, method: Method[Any]) -> Tensor:
+        """``(N,)`` labels at the start: the records' own, or every record alone for an unsupervised method."""
+        if method.is_unsupervised:
+            return torch.arange(len(self.records))
+        return torch.tensor([record.pid for record in self.records], dtype=torch.int64)
+
+    def partners(self) -> Tensor | None:
+        """``(V,)`` hidden infrared label of every weak visible label (-1: none), or None without weak labels."""
+        if self.weak is None:
+            return None
+        infrared = {true: label for label, true in enumerate(self.weak.infrared)}
+        return torch.tensor([infrared.get(true, -1) for true in self.weak.visible])
+
+    def fingerprint(self) -> str:
+        """Digest of file names and labels: tells whether two runs saw the same data."""
+        digest = hashlib.sha256()
+        for part in (self.splits.train, self.test.query, self.test.gallery):
+            for record in part:
+                digest.update(f"{record.paths[0]}|{len(record.paths)}|{record.pid}|{record.cam}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+def load_splits(config: DataConfig, root: Path | None = None) -> DatasetSplits:
+    """The dataset that a recipe names.
+
+    Raises:
+        GloamError: no root folder was given.
+    """
+    folder = root or config.root
+    if folder is None:
+        raise GloamError(f"Where is {config.name}? Give its folder with --data.root (gloam data check tests it).")
+    return load_dataset(config.name, folder, **config.options)
+
+
+def open_records(
+    records: Sequence[Record], root: Path, config: DataConfig, *, progress: bool = True
+) -> tuple[Sequence[Record], PixelStore]:
+    """A store for records at the recipe's size; unreadable pictures are an error or dropped, as the recipe says."""
+    store = open_store(
+        root,
+        image_paths(records),
+        height=config.height,
+        width=config.width,
+        interpolation=config.interpolation,
+        # A clip data set has far more frames than a run reads; decoded, HITSZ-VCM alone fills 57 GB.
+        cache="off" if config.cache == "auto" and config.frames else config.cache,
+        progress=progress,
+        on_bad_image=config.on_bad_image,
+    )
+    return drop_unreadable(records, store)
+
+
+def prepare_data(recipe: Recipe, method: type[Method[Any]], *, progress: bool = True) -> TrainingData:
+    """Load, hold out, shuffle and open what the recipe trains on.
+
+    Raises:
+        GloamError: data and method do not fit (no training records, one light only, images for a video method).
+    """
+    test = load_splits(recipe.data)
+    if test.notice:
+        _log.warning("%s", test.notice)
+    splits, validation = test, None
+    if recipe.evaluation.selection == "validation":
+        validation = hold_out(test, seed=recipe.train.seed)
+        splits = replace(test, train=validation.train, label_map=validation.label_map)
+    _check_fit(splits, recipe, method)
+    truth = torch.tensor([record.pid for record in splits.train], dtype=torch.int64)
+    weak = None
+    if recipe.data.relabel == "per_modality":
+        splits, weak = shuffle_labels_per_modality(splits, recipe.train.seed)
+    records, store = open_records(splits.train, splits.root, recipe.data, progress=progress)
+    if len(records) != len(splits.train):
+        kept = {record.paths[0] for record in records}
+        truth = truth[[record.paths[0] in kept for record in splits.train]]
+    return TrainingData(
+        splits=splits,
+        test=test,
+        validation=validation,
+        records=records,
+        store=store,
+        num_classes=1 if method.is_unsupervised else splits.num_classes,
+        truth=truth,
+        weak=weak,
+    )
+
+
+def _check_fit(splits: DatasetSplits, recipe: Recipe, method: type[Method[Any]]) -> None:
+    name = recipe.method_name
+    if not splits.train:
+        raise GloamError(f"{splits.name} at {splits.root} has no training records.")
+    if method.is_cross_modal and len(splits.modalities) < 2:
+        light = next(iter(splits.modalities)).name.lower()
+        raise GloamError(
+            f"Method {name!r} learns across visible and infrared light, but {splits.name} has only {light} training "
+            "pictures. Use cluster_contrast, spcl or metaprd on visible data."
+        )
+    if method.is_video and not recipe.data.frames:
+        raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
+    if recipe.data.frames and not method.is_video:
+        raise GloamError(f"Method {name!r} works on single pictures. Remove data.frames.")

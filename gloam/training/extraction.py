@@ -1,0 +1,97 @@
+"""Features of many records through a method's one inference path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize as unit_length
+
+from gloam.data.augment import normalize
+from gloam.data.loaders import test_loader
+from gloam.data.store import PixelStore
+from gloam.datasets import Record
+from gloam.methods.base import Method
+from gloam.training.progress import track
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def extract_features(
+    method: Method[Any],
+    records: Sequence[Record],
+    store: PixelStore,
+    *,
+    function: Function | None = None,
+    batch_size: int = 64,
+    mirror: bool = False,
+    frames: int | None = None,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    precision: torch.dtype | None = None,
+    progress: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    gather: Callable[[Tensor], Tensor] | None = None,
+    indices: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """Stack ``function(images, modalities)`` over records, in order.
+
+    Args:
+        method: put into evaluation mode for the call and back afterwards.
+        records: N samples.
+        store: their pixels.
+        function: ``(n, 3, H, W) or (n, T, 3, H, W), (n,) -> (n, ...)``; default ``method.extract``.
+        batch_size: samples per forward pass.
+        mirror: mean of the picture's and its mirror image's output, scaled back to unit length.
+        frames: clip length for tracklets.
+        workers: loader processes.
+        device: where to compute.
+        precision: dtype of an autocast region, or None for float32.
+        progress: text of a progress bar, or None for no bar.
+        rank: this process; it computes the rank-th of ``world_size`` blocks.
+        world_size: number of processes.
+        gather: stacks every process's equally shaped tensor ``(n, ...)`` to ``(world_size, n, ...)``.
+        indices: ``(n,)`` only these records, in this order; default all.
+
+    Returns:
+        ``(N, ...)`` float32 on the CPU, the same for every process. Memory: the result and one batch.
+    """
+    was_training = method.training
+    method.eval()
+    chosen = np.arange(len(records)) if indices is None else indices
+    share = -(-len(chosen) // world_size)
+    mine = chosen[rank * share : (rank + 1) * share]
+    loader = test_loader(records, store, batch_size=batch_size, frames=frames, workers=workers, indices=mine)
+    compute = function or method.extract
+    parts = []
+    try:
+        for loaded in track(loader, progress, total=len(mine), weigh=len):
+            batch = loaded.to(device)
+            images = normalize(batch.images)
+            with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
+                output = compute(images, batch.modalities)
+                if mirror:
+                    output = unit_length(output + compute(images.flip(-1), batch.modalities), dim=1, eps=1e-12)
+            parts.append(output.float().cpu())
+    finally:
+        method.train(was_training)
+    if world_size == 1 or gather is None:
+        return torch.cat(parts)
+    return _gather_shares(parts, share, len(chosen), gather)
+
+
+def _gather_shares(parts: list[Tensor], share: int, total: int, gather: Callable[[Tensor], Tensor]) -> Tensor:
+    """Pad to equal shares, exchange, cut the padding off. A process without records still takes part."""
+    width = torch.tensor(parts[0].shape[1:] if parts else [0], dtype=torch.int64)
+    widths = gather(width)
+    shape = tuple(int(n) for n in widths.flatten(0, -2).amax(dim=0)) if widths.ndim > 1 else ()
+    own = torch.cat(parts) if parts else torch.zeros(0, *shape)
+    padded = torch.zeros(share, *shape)
+    padded[: len(own)] = own
+    return gather(padded).flatten(0, 1)[:total]

@@ -1,0 +1,63 @@
+"""Progress bars with an estimate of the remaining time and the rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class RateColumn(ProgressColumn):
+    """Steps per second, for example images."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The rate of a task, smoothed by rich."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self._unit}/s" if speed else "", style="progress.data.speed")
+
+
+def progress_bar(unit: str = "images") -> Progress:
+    """A bar on standard error: count, rate, elapsed and remaining time; nothing stays on the screen afterwards."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        RateColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def track(
+    items: Iterable[T], text: str | None, *, total: int, weigh: Callable[[Any], int] = lambda _: 1
+) -> Iterator[T]:
+    """Yield items while a bar advances by ``weigh(item)``; no bar without a text."""
+    if text is None:
+        yield from items
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(text, total=total, note="")
+        for item in items:
+            yield item
+            bar.advance(task, weigh(item))

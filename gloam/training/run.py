@@ -1,0 +1,285 @@
+"""A run from recipe to results: folders, stages, checkpoints, final scores."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from gloam import __version__
+from gloam.atomic import write_text
+from gloam.errors import GloamError
+from gloam.evaluation.evaluator import Results
+from gloam.methods import create_method, get_method
+from gloam.methods.base import Method
+from gloam.models.weights import load_weights
+from gloam.training.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
+from gloam.training.data import TrainingData, prepare_data
+from gloam.training.evaluation import Scorer
+from gloam.training.logs import RunLogs
+from gloam.training.recipe import Recipe
+from gloam.training.stage import Stage, create_fabric
+
+_log = logging.getLogger(__name__)
+SELECTIONS = {
+    "last": "weights of the last epoch",
+    "validation": "weights of the epoch that was best on held-out training identities",
+    "test": "weights of the epoch that was best on the test set (not a clean result)",
+}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind.
+
+    Attributes:
+        path: the run folder.
+        results: scores of the final weights, or None when the recipe's last stage is not meant for retrieval.
+    """
+
+    path: Path
+    results: Results | None
+
+
+def train(
+    recipe: Recipe,
+    *,
+    output: Path | None = None,
+    resume: Path | None = None,
+    stop_after: int | None = None,
+    progress: bool = True,
+) -> RunResult:
+    """Train all stages of a recipe and score the final weights.
+
+    Args:
+        recipe: what to train; ignored where ``resume`` names a run (its own recipe goes on).
+        output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
+        resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has.
+        stop_after: stop (with a checkpoint) after so many epochs of this call, for time-limited machines.
+        progress: show bars.
+
+    Returns:
+        The run folder and its results.
+
+    Raises:
+        GloamError: bad recipe, data, weights or checkpoint, a run folder in use, or training that collapses.
+    """
+    checkpoint = Checkpoint.load(find_checkpoint(resume, prefer=("last",))) if resume is not None else None
+    if checkpoint is not None and resume is not None:
+        root = recipe.data.root or checkpoint.recipe.data.root
+        recipe = checkpoint.recipe.model_copy(update={"data": checkpoint.recipe.data.model_copy(update={"root": root})})
+        output = resume if resume.is_dir() else resume.parent.parent
+    recipe.check_methods()
+    fabric = create_fabric(recipe)
+    fabric.launch()
+    folder = output or default_folder(recipe)
+    stages = recipe.resolved_stages()
+    data = prepare_data(recipe, get_method(next(iter(stages.values())).method_name), progress=progress)
+    if checkpoint is not None and checkpoint.fingerprint != data.fingerprint():
+        raise GloamError(
+            f"The data at {recipe.data.root} are not those of {output} (file lists or labels differ), so the run "
+            "cannot go on. Give the folder it was trained on with --data.root."
+        )
+    run = _Run(fabric, recipe, data, folder, checkpoint, progress=progress, stop_after=stop_after)
+    try:
+        return run.execute(stages)
+    finally:
+        run.logs.close()
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """``runs/<dataset>/<method>/<time>``."""
+    return Path("runs") / recipe.data.name / recipe.method_name / time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+class _Run:
+    """State that the stages of one run share."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        recipe: Recipe,
+        data: TrainingData,
+        folder: Path,
+        checkpoint: Checkpoint | None,
+        *,
+        progress: bool,
+        stop_after: int | None,
+    ) -> None:
+        self.fabric, self.recipe, self.data, self.folder = fabric, recipe, data, folder
+        self.checkpoint = checkpoint
+        self.progress = progress and fabric.is_global_zero
+        self.remaining = stop_after
+        self.best: dict[str, float] | None = checkpoint.best if checkpoint else None
+        if fabric.is_global_zero:
+            self._prepare_folder(new=checkpoint is None)
+        fabric.barrier()
+        history = checkpoint.history if checkpoint else None
+        self.logs = RunLogs(folder if fabric.is_global_zero else None, history)
+
+    def execute(self, stages: dict[str, Recipe]) -> RunResult:
+        """Run every stage that is not finished yet."""
+        names = list(stages)
+        start = names.index(self.checkpoint.stage) if self.checkpoint else 0
+        method: Method[Any] | None = None
+        for number in range(start, len(names)):
+            name, recipe = names[number], stages[names[number]]
+            resumed = self.checkpoint if self.checkpoint and number == start else None
+            method = self._create(recipe, previous=method, resumed=resumed, first=number == 0)
+            finished = self._run_stage(name, recipe, method, resumed)
+            if not finished:
+                return RunResult(self.folder, None)
+        if method is None:
+            raise GloamError("The recipe has no stage.")
+        return RunResult(self.folder, self._score(stages[names[-1]], method))
+
+    def _create(
+        self, recipe: Recipe, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
+    ) -> Method[Any]:
+        """The stage's method: the previous stage's object, or a new one with weights from where the recipe says."""
+        same = previous is not None and isinstance(previous, get_method(recipe.method_name))
+        if previous is not None and same and previous.options == _options(recipe):
+            return previous
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.train.seed)
+            classes = 1 if get_method(recipe.method_name).is_unsupervised else self.data.splits.num_classes
+            method = create_method(recipe.method_name, classes, **recipe.method_options)
+        if recipe.evaluation.feature is not None:
+            choose_feature(method, recipe.evaluation.feature)
+        if resumed is not None:
+            load_state(method, resumed.method, str(self.folder))
+        elif previous is not None:
+            self._report(load_weights(method, self._export(previous)))
+        elif first and recipe.weights != "none":
+            self._report(load_weights(method, recipe.weights))
+        return method
+
+    def _run_stage(self, name: str, recipe: Recipe, method: Method[Any], resumed: Checkpoint | None) -> bool:
+        stage = Stage(self.fabric, name, recipe, method, self.data, self.logs, progress=self.progress)
+        first = 0
+        if resumed is not None:
+            first = resumed.epoch
+            stage.optimizer.load_state_dict(resumed.optimizer)
+            self.fabric.strategy.precision.load_state_dict(resumed.precision)
+            stage.labels = resumed.labels
+        else:
+            self.best = None
+        scorer = Scorer(recipe, self.data, stage.features_of)
+
+        def after_epoch(epochs: int, numbers: dict[str, Any]) -> None:
+            selected = scorer.score_epoch(epochs, recipe.train.epochs, numbers)
+            self.logs.write(numbers)
+            self.logs.line(_summary(numbers))
+            improved = selected is not None and (self.best is None or selected > self.best["score"])
+            if improved and selected is not None:
+                self.best = {"score": selected, "epoch": float(epochs)}
+            if self.remaining is not None:
+                self.remaining -= 1
+            stop = self.remaining is not None and self.remaining <= 0
+            if epochs % recipe.train.save_every == 0 or epochs == recipe.train.epochs or improved or stop:
+                self._save(stage, epochs, ["last", "best"] if improved else ["last"])
+            if stop and epochs < recipe.train.epochs:
+                raise _StopEarlyError
+
+        try:
+            stage.run(first, after_epoch)
+        except _StopEarlyError:
+            return False
+        if self.best is not None:
+            best = Checkpoint.load(self.folder / "checkpoints" / "best.ckpt")
+            load_state(method, best.method, str(self.folder))
+        return True
+
+    def _save(self, stage: Stage, epochs: int, names: list[str]) -> None:
+        """Write ``last`` and, for a new best, ``best``."""
+        if not self.fabric.is_global_zero:
+            self.fabric.barrier()
+            return
+        checkpoint = Checkpoint(
+            recipe=self.recipe,
+            stage=stage.name,
+            epoch=epochs,
+            num_classes=stage.method.num_classes,
+            label_map=dict(self.data.splits.label_map),
+            method=stage.method.state_dict(),
+            optimizer=stage.optimizer.state_dict(),
+            precision=self.fabric.strategy.precision.state_dict(),
+            labels=stage.labels,
+            best=self.best,
+            history=self.logs.history,
+            weak=self.data.weak.to_dict() if self.data.weak else None,
+            fingerprint=self.data.fingerprint(),
+        )
+        for name in names:
+            checkpoint.save(self.folder / "checkpoints" / f"{name}.ckpt")
+        self.fabric.barrier()
+
+    def _score(self, recipe: Recipe, method: Method[Any]) -> Results:
+        """All protocols with the final weights, into results.json and results.csv."""
+        stage_name = list(self.recipe.resolved_stages())[-1]
+        method.to(self.fabric.device)
+        stage = Stage(self.fabric, stage_name, recipe, method, self.data, self.logs, progress=self.progress)
+        results = Scorer(recipe, self.data, stage.features_of).score_all()
+        if self.fabric.is_global_zero:
+            rule = SELECTIONS[recipe.evaluation.selection]
+            results = results.with_notes(selection=rule, **({"best": json.dumps(self.best)} if self.best else {}))
+            results.to_json(self.folder / "results.json")
+            results.to_csv(self.folder / "results.csv")
+            self.logs.line(f"final scores: {rule}")
+        return results
+
+    def _export(self, method: Method[Any]) -> Path:
+        """The finished stage's checkpoint, from which the next stage takes its weights."""
+        del method
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def _report(self, report: object) -> None:
+        self.logs.line(str(report))
+        if self.fabric.is_global_zero:
+            _log.info("%s", report)
+
+    def _prepare_folder(self, *, new: bool) -> None:
+        if new and self.folder.exists() and any(self.folder.iterdir()):
+            raise GloamError(
+                f"{self.folder} is not empty. Choose another --output, or go on with --resume {self.folder}."
+            )
+        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if new:
+            self.recipe.save(self.folder / "recipe.yaml")
+            write_text(self.folder / "environment.json", json.dumps(self._environment(), indent=2))
+
+    def _environment(self) -> dict[str, Any]:
+        packages = ("torch", "torchvision", "timm", "lightning", "numpy")
+        return {
+            "gloam": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": str(self.fabric.device),
+            "processes": self.fabric.world_size,
+            "packages": {name: version(name) for name in packages},
+            "data_fingerprint": self.data.fingerprint(),
+            "data_counts": self.data.splits.counts(),
+        }
+
+
+class _StopEarlyError(Exception):
+    """Leaves the epoch loop after a checkpoint; never reaches a caller."""
+
+
+def _options(recipe: Recipe) -> Any:
+    from gloam.methods.base import create_options
+
+    return create_options(get_method(recipe.method_name), recipe.method_options)
+
+
+def _summary(numbers: dict[str, Any]) -> str:
+    shown = [f"{key} {value:.4f}" for key, value in numbers.items() if isinstance(value, float)]
+    return f"{numbers['stage']} epoch {numbers['epoch']} done: {', '.join(shown)}"

@@ -1,0 +1,276 @@
+"""The epoch loop of one stage, on Lightning Fabric.
+
+Fabric gives devices, precision, processes and gradient clipping; the loop stays ours because labels, samplers and
+memories change before an epoch's length is known, and because a resume must repeat every bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from gloam.data.augment import Augmenter
+from gloam.data.loaders import train_loader
+from gloam.data.samplers import create_sampler
+from gloam.datasets.records import Modality
+from gloam.errors import GloamError
+from gloam.methods.base import Method
+from gloam.training.context import TrainingContext, mix_seed, pseudo_label_quality
+from gloam.training.data import TrainingData
+from gloam.training.extraction import extract_features
+from gloam.training.guards import CollapseGuard
+from gloam.training.logs import RunLogs
+from gloam.training.optimizers import create_optimizer, set_learning_rate
+from gloam.training.progress import progress_bar
+from gloam.training.recipe import Recipe
+from gloam.training.schedule import learning_rate_factor
+
+AUTOCAST = {"32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PROBE = 64  # pictures whose features are watched for collapse
+
+
+class Stage:
+    """One stage of a run: its optimiser, its labels, its epochs.
+
+    Args:
+        fabric: devices and precision.
+        name: stage name.
+        recipe: the stage's complete recipe.
+        method: the method, on the CPU or already on the device.
+        data: what to train on.
+        logs: where numbers go.
+        progress: show a bar.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        name: str,
+        recipe: Recipe,
+        method: Method[Any],
+        data: TrainingData,
+        logs: RunLogs,
+        *,
+        progress: bool = True,
+    ) -> None:
+        self.fabric, self.name, self.recipe, self.method, self.data, self.logs = (
+            fabric,
+            name,
+            recipe,
+            method,
+            data,
+            logs,
+        )
+        self.labels = data.labels(method)
+        self._progress = progress and fabric.is_global_zero
+        method.to(fabric.device).train()
+        method.start_stage(name)
+        optimizer = create_optimizer(recipe.optimizer, method.parameter_groups(recipe.optimizer.lr))
+        self._module, self.optimizer = fabric.setup(method, optimizer)
+        self._module.mark_forward_method("training_step")
+        self._modalities = torch.tensor([int(record.modality) for record in data.records])
+        self._cams = torch.tensor([record.cam for record in data.records])
+        self._augment = Augmenter(recipe.augment)
+        self._guard = CollapseGuard(name)
+        sampler = recipe.sampler
+        if recipe.train.iterations is not None:
+            sampler = sampler.model_copy(update={"iterations": recipe.train.iterations})
+        self._sampler_config = sampler
+        self._warned_about_light = False
+
+    def run(self, first_epoch: int, after_epoch: Callable[[int, dict[str, Any]], None]) -> None:
+        """Train epochs ``first_epoch`` .. ``recipe.train.epochs - 1``.
+
+        Args:
+            first_epoch: 0, or where a resume goes on.
+            after_epoch: called with the number of finished epochs and the epoch's numbers; it may add to them.
+        """
+        for epoch in range(first_epoch, self.recipe.train.epochs):
+            # Private draws for dropout and the like: the global generator is left as it was found.
+            with torch.random.fork_rng(devices=_devices(self.fabric)):
+                torch.manual_seed(mix_seed(self.recipe.train.seed, self.name, epoch, self.fabric.global_rank))
+                numbers = self._epoch(epoch)
+            after_epoch(epoch + 1, numbers)
+
+    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+        """A function (default: the method's features) over all training records, in order, ``(N, ...)``."""
+        return self.features_of(self.data.records, self.data.store, function=function, text="extracting")
+
+    def features_of(self, records: Any, store: Any, *, text: str | None = None, **options: Any) -> Tensor:
+        """:func:`extract_features` with this stage's method, device, precision and processes."""
+        evaluation = self.recipe.evaluation
+        return extract_features(
+            self.method,
+            records,
+            store,
+            batch_size=evaluation.batch_size,
+            frames=self.recipe.data.frames,
+            workers=self.recipe.data.workers,
+            device=self.fabric.device,
+            precision=AUTOCAST[self.recipe.train.precision],
+            progress=text if self._progress else None,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+            gather=self._gather,
+            **options,
+        )
+
+    def _gather(self, tensor: Tensor) -> Tensor:
+        gathered = self.fabric.all_gather(tensor.to(self.fabric.device))
+        return torch.as_tensor(gathered).cpu()
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        recipe, started = self.recipe, time.perf_counter()
+        context = self._context(epoch)
+        self.method.on_epoch_start(context)
+        self.labels = context.labels
+        self.method.train()
+        sampler = create_sampler(
+            self._sampler_config,
+            self.labels.numpy(),
+            self._modalities.numpy(),
+            self._cams.numpy(),
+            seed=recipe.train.seed,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+        )
+        sampler.set_epoch(epoch)
+        loader = train_loader(
+            self.data.records,
+            self.labels.numpy(),
+            self.data.store,
+            sampler,
+            frames=recipe.data.frames,
+            workers=recipe.data.workers,
+            seed=recipe.train.seed,
+            rank=self.fabric.global_rank,
+        )
+        if len(loader) == 0:
+            raise GloamError(
+                f"Epoch {epoch} of stage {self.name!r} has no batch. Lower sampler.identities or instances."
+            )
+        rate = set_learning_rate(self.optimizer, learning_rate_factor(recipe.schedule, epoch, recipe.train.epochs))
+        generator = torch.Generator().manual_seed(
+            mix_seed(recipe.train.seed, f"augment {self.name}", epoch, self.fabric.global_rank)
+        )
+        sums, images = self._batches(loader, generator, epoch, rate)
+        self._guard.check_epoch(self._probe(), epoch)
+        seconds = time.perf_counter() - started
+        return {
+            "stage": self.name,
+            "epoch": epoch,
+            "lr": rate,
+            **{name: value / len(loader) for name, value in sums.items()},
+            **context.logged,
+            "images_per_second": images / seconds,
+            "seconds": seconds,
+        }
+
+    def _batches(
+        self, loader: Any, generator: torch.Generator, epoch: int, rate: float
+    ) -> tuple[dict[str, float], int]:
+        """All steps of an epoch: sums of every logged number, and how many pictures went through."""
+        sums: dict[str, float] = {}
+        images = 0
+        with progress_bar() as bar:
+            bar.disable = not self._progress
+            task = bar.add_task(f"{self.name} {epoch + 1}/{self.recipe.train.epochs}", total=None, note="")
+            for step, loaded in enumerate(loader):
+                batch = self._augment(loaded.to(self.fabric.device), generator)
+                self._warn_about_light(batch.modalities)
+                outputs = self._module.training_step(batch)
+                loss = outputs["loss"]
+                self._guard.check_loss(loss.item(), epoch, step)
+                self.optimizer.zero_grad()
+                self.fabric.backward(loss)
+                if self.recipe.train.clip_norm is not None:
+                    self.fabric.clip_gradients(self._module, self.optimizer, max_norm=self.recipe.train.clip_norm)
+                self.optimizer.step()
+                self.method.after_step()
+                images += len(batch)
+                for name, value in outputs.items():
+                    sums[name] = sums.get(name, 0.0) + float(value.detach())
+                bar.update(
+                    task,
+                    total=len(loader) * len(batch),
+                    advance=len(batch),
+                    note=f"loss {sums['loss'] / (step + 1):.3f}",
+                )
+                if (step + 1) % self.recipe.train.log_every == 0:
+                    means = ", ".join(f"{name} {value / (step + 1):.4f}" for name, value in sums.items())
+                    self.logs.line(f"{self.name} epoch {epoch} batch {step + 1}/{len(loader)} lr {rate:.6f}: {means}")
+        return sums, images
+
+    def _context(self, epoch: int) -> TrainingContext:
+        truth = self.data.truth
+        return TrainingContext(
+            self.method,
+            stage=self.name,
+            epoch=epoch,
+            num_epochs=self.recipe.train.epochs,
+            labels=self.labels,
+            modalities=self._modalities,
+            cams=self._cams,
+            seed=self.recipe.train.seed,
+            extract=self.extract,
+            score_labels=lambda labels: pseudo_label_quality(labels, truth),
+            partners=self.data.partners(),
+        )
+
+    def _probe(self) -> Tensor:
+        """Features of some pictures spread over the training set."""
+        rows = torch.linspace(0, len(self.data.records) - 1, min(_PROBE, len(self.data.records))).long().numpy()
+        return extract_features(
+            self.method,
+            self.data.records,
+            self.data.store,
+            indices=rows,
+            batch_size=self.recipe.evaluation.batch_size,
+            frames=self.recipe.data.frames,
+            device=self.fabric.device,
+        )
+
+    def _warn_about_light(self, modalities: Tensor) -> None:
+        if self.method.is_cross_modal and not self._warned_about_light:
+            first = modalities[0]
+            if bool((modalities == first).all()):
+                self._warned_about_light = True
+                light = Modality(int(first)).name.lower()
+                self.logs.line(f"warning: a batch holds only {light} pictures; {self.recipe.sampler.name} allows that")
+
+
+def create_fabric(recipe: Recipe) -> Fabric:
+    """Devices, processes and precision of a recipe.
+
+    Raises:
+        GloamError: fp16 without a GPU, or more devices than there are.
+    """
+    train = recipe.train
+    accelerator = train.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise GloamError("train.accelerator is cuda, but torch sees no GPU (gloam doctor). Use cpu or auto.")
+    if train.precision == "fp16" and accelerator == "cpu":
+        raise GloamError("train.precision fp16 needs a GPU. Use bf16 or 32 on the CPU.")
+    if accelerator == "cuda" and train.devices > torch.cuda.device_count():
+        raise GloamError(f"train.devices is {train.devices}, but this machine has {torch.cuda.device_count()} GPUs.")
+    precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[train.precision]
+    several = train.devices * train.nodes > 1
+    return Fabric(
+        accelerator=accelerator,
+        devices=train.devices,
+        num_nodes=train.nodes,
+        # Stages freeze parts of a network, so some parameters have no gradient.
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+
+
+def _devices(fabric: Fabric) -> list[int]:
+    return [fabric.device.index or 0] if fabric.device.type == "cuda" else []
