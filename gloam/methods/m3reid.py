@@ -1,0 +1,107 @@
+"""M3-ReID: video visible-infrared ReID with multi-view, multi-granularity, multi-modality learning.
+
+*Source*: Liang et al., "M^3-ReID: Unifying Multi-View, Granularity, and Modality for Video-Based Visible-Infrared
+Person Re-Identification", IEEE TIFS 2025, and its release.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from gloam.data.batch import Batch
+from gloam.losses.multi_modality import multi_modality_alignment, separation_loss
+from gloam.losses.precision import at_least_float32
+from gloam.methods import register
+from gloam.methods.base import Method, MethodOptions
+from gloam.models.backbone import create_backbone
+from gloam.models.multi_view_attention import MultiViewAttention
+from gloam.models.video_nonlocal import SpatioTemporalNonLocal, over_clips
+
+
+class M3ReIDOptions(MethodOptions):
+    """Flags of M3-ReID; the release hard-codes most of them."""
+
+    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, tiny, timm:<name>")
+    last_stride: Literal[1, 2] = Field(2, description="stride of the last stage; the release keeps 2")
+    heads: int = Field(2, ge=1, description="attention masks per view")
+    pooling: Literal["gem", "avg"] = Field("gem", description="pooling of a frame under a mask")
+    nonlocal_blocks: tuple[int, int, int, int] = Field((0, 2, 3, 0), description="non-local blocks per ResNet stage")
+    nonlocal_reduction: int = Field(4, ge=1, description="channel reduction inside a non-local block")
+    weight_alignment: float = Field(1.0, ge=0, description="weight of both MMA losses")
+    weight_orthogonal: float = Field(1.0, ge=0, description="weight of the orthogonal frame regulariser (OFR)")
+    weight_diversity: float = Field(1.0, ge=0, description="weight of the diverse attention constraint (DAC)")
+
+
+@register("m3reid")
+class M3ReID(Method[M3ReIDOptions]):
+    """One network for both spectra: space-time non-local blocks, multi-view attention, frame and clip heads.
+
+    Args:
+        num_classes: training identities K.
+        options: flags.
+    """
+
+    Options = M3ReIDOptions
+    features = ("video",)
+    is_video = True
+
+    def __init__(self, num_classes: int, options: M3ReIDOptions) -> None:
+        super().__init__(num_classes, options)
+        self.backbone = create_backbone(
+            options.arch,
+            streams=1,
+            last_stride=options.last_stride,
+            insert=lambda channels: SpatioTemporalNonLocal(channels, options.nonlocal_reduction),
+            insert_counts=options.nonlocal_blocks,
+        )
+        self.mvl_attention = MultiViewAttention(self.backbone.out_channels, options.heads, options.pooling)
+        self.bn_neck = nn.BatchNorm1d(self.feature_dim)
+        self.bn_neck.bias.requires_grad_(False)
+        self.classifier_frame = nn.Linear(self.feature_dim, num_classes, bias=False)
+        self.classifier = nn.Linear(self.feature_dim, num_classes, bias=False)
+
+    @property
+    def feature_dim(self) -> int:
+        return 3 * self.options.heads * int(self.backbone.out_channels)
+
+    def training_step(self, batch: Batch) -> dict[str, Tensor]:
+        frames, clip_length, masks = self._frames(batch.images)
+        clips = self._average(frames, clip_length)
+        frame_pids, frame_modalities = (x.repeat_interleave(clip_length) for x in (batch.pids, batch.modalities))
+        parts = {
+            "identity_video": cross_entropy(at_least_float32(self.classifier(clips)), batch.pids),
+            "identity_frame": cross_entropy(at_least_float32(self.classifier_frame(frames)), frame_pids),
+            "alignment_video": multi_modality_alignment(clips, batch.pids, batch.modalities),
+            "alignment_frame": multi_modality_alignment(frames, frame_pids, frame_modalities),
+            "orthogonal": separation_loss(frames.unflatten(0, (-1, clip_length))),
+            "diversity": torch.stack([separation_loss(mask) for mask in masks]).sum(),
+        }
+        options = self.options
+        loss = parts["identity_video"] + parts["identity_frame"]
+        loss = loss + options.weight_alignment * (parts["alignment_video"] + parts["alignment_frame"])
+        loss = loss + options.weight_orthogonal * parts["orthogonal"] + options.weight_diversity * parts["diversity"]
+        return {"loss": loss, **parts}
+
+    def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
+        """Unit clip embeddings ``(N, 3 heads C)`` of clips ``(N, T, 3, H, W)``; any T."""
+        frames, clip_length, _ = self._frames(images)
+        return normalize(self._average(frames, clip_length), dim=1, eps=1e-12)
+
+    def _frames(self, clips: Tensor) -> tuple[Tensor, int, list[Tensor]]:
+        """BN-neck embeddings of all frames ``(B T, D)`` in float32, T, and the grouped masks."""
+        clip_length = int(clips.shape[1])
+        frames = clips.flatten(0, 1)
+        one_stream = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
+        maps = self.backbone(frames, one_stream, lambda block, x: over_clips(block, x, clip_length))
+        pooled, masks = self.mvl_attention(maps, clip_length)
+        return at_least_float32(self.bn_neck(pooled)), clip_length, masks
+
+    def _average(self, frames: Tensor, clip_length: int) -> Tensor:
+        """Mean over time, after the neck (its statistics are over frames, not over clips)."""
+        average: Tensor = frames.unflatten(0, (-1, clip_length)).mean(dim=1)
+        return average
