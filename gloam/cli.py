@@ -194,7 +194,7 @@ def extract(
         batch_size: pictures per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
-    from gloam.training.extraction import extract_to_file
+    from gloam.training.export import extract_to_file
 
     rows = extract_to_file(
         run,

@@ -31,7 +31,7 @@ def doctor_table() -> Table:
     import torch
     from rich.table import Table
 
-    from gloam.data.store import cache_folder
+    from gloam.data.cache import cache_folder
 
     table = Table("what", "found", title="gloam doctor", title_justify="left")
     table.add_row("gloam", __version__)

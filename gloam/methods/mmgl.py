@@ -30,6 +30,8 @@ from gloam.losses.permutation import (
 from gloam.methods import register
 from gloam.methods.base import EpochContext, Method, MethodOptions
 from gloam.models.backbone import create_backbone
+from gloam.models.two_stream import TwoStreamBackbone
+from gloam.models.weights import to_reference_names
 
 
 class MMGLOptions(MethodOptions):
@@ -166,7 +168,8 @@ class MMGL(Method[MMGLOptions]):
         else:
             columns = stripes.split(1, dim=2)
             projected = torch.cat([b(c) for b, c in zip(self.local_conv_list, columns, strict=True)], dim=2)
-        return projected.squeeze(3).transpose(1, 2)
+        vectors: Tensor = projected.squeeze(3).transpose(1, 2)
+        return vectors
 
     def _recover(self, maps: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
         """Permutation loss and the cheap row-argmax accuracy."""
@@ -209,6 +212,6 @@ def export_backbone(method: MMGL) -> dict[str, Any]:
 
     A one-stream network exports its stem under both names.
     """
-    from gloam.models.weights import to_reference_names
-
+    if not isinstance(method.backbone, TwoStreamBackbone):
+        raise GloamError("Only residual networks have names in the reference release.")
     return to_reference_names(method.backbone)

@@ -249,11 +249,11 @@ class _Student(nn.Module):
 
 
 def _heads(parts: int, width: int, classes: int) -> nn.ModuleList:
-    heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(parts))
+    heads = [nn.Linear(width, classes) for _ in range(parts)]
     for head in heads:
         nn.init.normal_(head.weight, std=0.001)
         nn.init.zeros_(head.bias)
-    return heads
+    return nn.ModuleList(heads)
 
 
 def _apply(heads: nn.ModuleList, features: Tensor) -> Tensor:

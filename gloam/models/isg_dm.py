@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gloam.errors import GloamError
 from gloam.losses.precision import at_least_float32
 
 IsgVariant = Literal["restitution", "readme-v0", "attention-v2", "residual-v3"]
@@ -168,11 +169,14 @@ def split_stripes(maps: Tensor, num_parts: int) -> list[Tensor]:
     A height that K does not divide is resized bilinearly (corners aligned) to the next smaller multiple.
 
     Raises:
-        ValueError: fewer rows than stripes.
+        GloamError: fewer rows than stripes.
     """
     height, width = maps.shape[2:]
     if height < num_parts:
-        raise ValueError(f"A map of {height} rows cannot be cut into {num_parts} stripes.")
+        raise GloamError(
+            f"A feature map of {height} rows cannot be cut into {num_parts} stripes. Raise data.height to at least "
+            f"{16 * num_parts} or lower method.num_parts."
+        )
     if height % num_parts:
         size = (num_parts * (height // num_parts), width)
         maps = nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=True)

@@ -6,7 +6,7 @@ import copy
 import difflib
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ class TimmBackbone(nn.Module):
         self.name = name
         self.network: Any = _create(name, image_size)
         self.streams = streams
-        self.out_channels: int = self.network.num_features
+        self.out_channels = cast(int, self.network.num_features)
         attribute = next((a for a in _STEM_ATTRIBUTES if isinstance(getattr(self.network, a, None), nn.Module)), None)
         if streams == 2 and attribute is None:
             _log.warning("%s has no separable first layer: both spectra share it.", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -172,7 +173,8 @@ def _read_safetensors(path: Path) -> Mapping[str, object]:
 
 def _read_torch(path: Path) -> object:
     # Reference checkpoints keep numpy results (cmc, mAP) beside the tensors; these few types are safe.
-    allowed = [np.ndarray, np.dtype, np.core.multiarray.scalar, np.core.multiarray._reconstruct]  # type: ignore[attr-defined]
+    internals = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
+    allowed = [np.ndarray, np.dtype, internals.scalar, internals._reconstruct]
     allowed += [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32")]
     try:
         with torch.serialization.safe_globals(allowed):

@@ -1,0 +1,21 @@
+"""Fixtures that several folders share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.people_tree import write_sysu
+
+
+@pytest.fixture(scope="session")
+def sysu_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny SYSU-MM01-like folder; read only."""
+    return write_sysu(tmp_path_factory.mktemp("sysu"))
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixel caches of tests go to the test session's folder."""
+    monkeypatch.setenv("GLOAM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
