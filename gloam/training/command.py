@@ -20,6 +20,8 @@ from gloam.methods import get_method
 from gloam.methods.base import create_options
 from gloam.training.recipe import Recipe, list_recipes, load_recipe, validate
 
+_LISTS = ("milestones", "betas", "protocols")  # keys whose value is a list even where the command line gives one word
+
 USAGE = """usage: gloam train RECIPE [--data.root DIR] [--output DIR] [--SECTION.KEY VALUE ...]
        gloam train --resume RUN
 
@@ -134,10 +136,10 @@ def _flags_model(recipe: Recipe) -> type[BaseModel]:
 
 def _split_stage_words(
     words: Sequence[str], stages: dict[str, dict[str, Any]]
-) -> tuple[list[str], list[tuple[list[str], str]]]:
-    """Take ``--stages.<name>.<section>.<key> VALUE`` out of the words."""
+) -> tuple[list[str], list[tuple[list[str], list[str]]]]:
+    """Take ``--stages.<name>.<section>.<key> VALUE...`` out of the words; several values make a list."""
     rest: list[str] = []
-    taken: list[tuple[list[str], str]] = []
+    taken: list[tuple[list[str], list[str]]] = []
     queue = list(words)
     while queue:
         word = queue.pop(0)
@@ -145,40 +147,42 @@ def _split_stage_words(
             rest.append(word)
             continue
         path, _, value = word.removeprefix("--stages.").partition("=")
-        keys = path.replace("-", "_").split(".")
-        if not value:
-            if not queue:
-                raise GloamError(f"{word} needs a value.")
-            value = queue.pop(0)
+        stage, _, rest_of_path = path.partition(".")
+        keys = [stage, *rest_of_path.replace("-", "_").split(".")]
+        values = [value] if value else []
+        while not value and queue and not queue[0].startswith("--"):
+            values.append(queue.pop(0))
+        if not values or not rest_of_path:
+            raise GloamError(f"{word} needs a section, a key and a value: --stages.{stage}.train.epochs 3")
         if keys[0] not in stages:
             from gloam.errors import did_you_mean
 
             raise GloamError(f"This recipe has no stage {keys[0]!r}. {did_you_mean(keys[0], stages)}")
-        taken.append((keys, value))
+        taken.append((keys, values))
     return rest, taken
 
 
 def _apply_stage_words(
-    stages: dict[str, dict[str, Any]], words: Sequence[tuple[list[str], str]]
+    stages: dict[str, dict[str, Any]], words: Sequence[tuple[list[str], list[str]]]
 ) -> dict[str, dict[str, Any]]:
     import copy
 
     import yaml
 
     changed = copy.deepcopy(stages)
-    for keys, value in words:
+    for keys, values in words:
         place: dict[str, Any] = changed
         for key in keys[:-1]:
             place = place.setdefault(key, {})
-        place[keys[-1]] = yaml.safe_load(value)
+        read = [yaml.safe_load(value) for value in values]
+        place[keys[-1]] = read[0] if len(read) == 1 and keys[-1] not in _LISTS else read
     return changed
 
 
 def _resumed_run(words: Sequence[str]) -> str:
-    """The run that ``--resume`` names: its recipe is the one to go on with."""
+    """The run folder that ``--resume`` names: its recipe is the one to go on with."""
     for position, word in enumerate(words):
-        if word == "--resume" and position + 1 < len(words):
-            return words[position + 1]
-        if word.startswith("--resume="):
-            return word.partition("=")[2]
+        run = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
+        if word.partition("=")[0] == "--resume" and run:
+            return str(Path(run).parent.parent) if Path(run).is_file() else run
     raise GloamError("Which recipe? gloam train RECIPE ..., or gloam train --resume RUN. gloam recipes lists them.")

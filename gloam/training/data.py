@@ -17,6 +17,7 @@ from gloam.datasets import DatasetSplits, Record, load_dataset
 from gloam.datasets.validation import hold_out
 from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
 from gloam.errors import GloamError
+from gloam.methods import get_method
 from gloam.methods.base import Method
 from gloam.training.recipe import DataConfig, Recipe
 
@@ -33,7 +34,6 @@ class TrainingData:
         validation: held-out training identities as a test, or None.
         records: training records in order; ``pid`` is the label that the method may see.
         store: pixels of the training records.
-        num_classes: training identities that the method is told.
         truth: ``(N,)`` hidden true identity of every training record, for analysis only.
         weak: the hidden permutations of weak labels, or None.
     """
@@ -43,9 +43,12 @@ class TrainingData:
     validation: DatasetSplits | None
     records: Sequence[Record]
     store: PixelStore
-    num_classes: int
     truth: Tensor
     weak: WeakLabels | None = None
+
+    def num_classes(self, method: type[Method[Any]]) -> int:
+        """Identities that a method is told: none for an unsupervised one."""
+        return 1 if method.is_unsupervised else self.splits.num_classes
 
     def labels(self, method: Method[Any]) -> Tensor:
         """``(N,)`` labels at the start: the records' own, or every record alone for an unsupervised method."""
@@ -99,24 +102,35 @@ def open_records(
     return drop_unreadable(records, store)
 
 
-def prepare_data(recipe: Recipe, method: type[Method[Any]], *, progress: bool = True) -> TrainingData:
-    """Load, hold out, shuffle and open what the recipe trains on.
+def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:
+    """Load, hold out, shuffle and open what the recipe's stages train on.
+
+    Args:
+        recipe: the whole run.
+        weak: permutations of an earlier part of the run; drawn if not given.
+        progress: show a bar while pictures are decoded.
 
     Raises:
-        GloamError: data and method do not fit (no training records, one light only, images for a video method).
+        GloamError: data and a stage's method do not fit (no training records, one light only, pictures for a video
+            method), or saved permutations of other data.
     """
+    stages = recipe.resolved_stages().values()
     test = load_splits(recipe.data)
     if test.notice:
         _log.warning("%s", test.notice)
     splits, validation = test, None
-    if recipe.evaluation.selection == "validation":
+    if any(stage.evaluation.selection == "validation" for stage in stages):
         validation = hold_out(test, seed=recipe.train.seed)
         splits = replace(test, train=validation.train, label_map=validation.label_map)
-    _check_fit(splits, recipe, method)
+    for stage in stages:
+        _check_fit(splits, stage, get_method(stage.method_name))
     truth = torch.tensor([record.pid for record in splits.train], dtype=torch.int64)
-    weak = None
-    if recipe.data.relabel == "per_modality":
+    if recipe.data.relabel == "none":
+        weak = None
+    elif weak is None:
         splits, weak = shuffle_labels_per_modality(splits, recipe.train.seed)
+    else:
+        splits = weak.apply(splits)
     records, store = open_records(splits.train, splits.root, recipe.data, progress=progress)
     if len(records) != len(splits.train):
         kept = {record.paths[0] for record in records}
@@ -127,7 +141,6 @@ def prepare_data(recipe: Recipe, method: type[Method[Any]], *, progress: bool = 
         validation=validation,
         records=records,
         store=store,
-        num_classes=1 if method.is_unsupervised else splits.num_classes,
         truth=truth,
         weak=weak,
     )

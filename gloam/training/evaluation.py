@@ -49,7 +49,9 @@ class Scorer:
         every = config.every or (1 if config.selection != "last" else 0)
         if not every or (epochs % every and epochs != last):
             return None
-        if config.selection == "validation" and self._data.validation is not None:
+        if config.selection == "validation":
+            if self._data.validation is None:
+                raise RuntimeError("selection by validation needs held-out identities")
             splits, prefix = self._data.validation, "validation"
         else:
             name = next(iter(self._data.test.protocols))

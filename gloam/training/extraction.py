@@ -19,6 +19,7 @@ from gloam.methods.base import Method
 from gloam.training.progress import track
 
 Function = Callable[[Tensor, Tensor], Tensor]
+_MOST_AXES = 8  # of what a function may return per record
 
 
 @torch.no_grad()
@@ -82,15 +83,16 @@ def extract_features(
     finally:
         method.train(was_training)
     if world_size == 1 or gather is None:
-        return torch.cat(parts)
+        return torch.cat(parts) if parts else torch.zeros(0, 0)
     return _gather_shares(parts, share, len(chosen), gather)
 
 
 def _gather_shares(parts: list[Tensor], share: int, total: int, gather: Callable[[Tensor], Tensor]) -> Tensor:
     """Pad to equal shares, exchange, cut the padding off. A process without records still takes part."""
-    width = torch.tensor(parts[0].shape[1:] if parts else [0], dtype=torch.int64)
-    widths = gather(width)
-    shape = tuple(int(n) for n in widths.flatten(0, -2).amax(dim=0)) if widths.ndim > 1 else ()
+    sizes = torch.full((_MOST_AXES,), -1)
+    if parts:
+        sizes[: parts[0].ndim - 1] = torch.tensor(parts[0].shape[1:], dtype=torch.int64)
+    shape = [int(size) for size in gather(sizes).amax(dim=0) if size >= 0]
     own = torch.cat(parts) if parts else torch.zeros(0, *shape)
     padded = torch.zeros(share, *shape)
     padded[: len(own)] = own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -12,6 +13,8 @@ _CURES = (
     "Try a lower optimizer.lr, a longer schedule.warmup_epochs or train.clip_norm; from random weights use the exact "
     "weights of the regularised triplet (method.wrt exact) or a hard triplet."
 )
+
+_NEAR = 1e-4
 
 
 class CollapseGuard:
@@ -25,8 +28,8 @@ class CollapseGuard:
         self._stage = stage
         self._losses: list[float] = []
 
-    def check_loss(self, value: float, epoch: int, step: int) -> None:
-        """Stop at a loss that is no number.
+    def check_loss(self, value: float, epoch: int, step: int) -> float:
+        """Stop at a loss that is no number; give back any other.
 
         Raises:
             GloamError: NaN or infinity.
@@ -37,13 +40,19 @@ class CollapseGuard:
                 f"is intact. {_CURES}"
             )
         self._losses.append(value)
+        return value
 
-    def check_epoch(self, features: Tensor, epoch: int) -> None:
+    def check_epoch(self, features: Tensor, means: Mapping[str, float], epoch: int) -> str | None:
         """Stop when every picture gets the same feature, or the loss does not move at all.
 
         Args:
             features: ``(n, D)`` unit features of different pictures.
+            means: mean of every loss part over the epoch.
             epoch: for the message.
+
+        Returns:
+            A hint where a triplet term rests at ln 2, its value when all distances are equal
+            (agw-and-ddag.md 1.8); else None.
 
         Raises:
             GloamError: collapse.
@@ -59,3 +68,9 @@ class CollapseGuard:
                 f"The loss stayed at {losses[0]:.6f} throughout epoch {epoch} of stage {self._stage!r}: nothing is "
                 f"being learned. {_CURES}"
             )
+        if any("triplet" in name and abs(value - math.log(2)) < _NEAR for name, value in means.items()):
+            return (
+                f"The triplet term rests at ln 2 = 0.693 in epoch {epoch} of stage {self._stage!r}: all distances are "
+                f"alike, which usually comes before a collapse. {_CURES}"
+            )
+        return None

@@ -54,6 +54,11 @@ class RunLogs:
         if self._folder is not None:
             _log.info("%s", text)
 
+    def warn(self, text: str) -> None:
+        """One line for log.txt that the user also sees on standard error."""
+        if self._folder is not None:
+            _log.warning("%s", text)
+
     def close(self) -> None:
         """Flush and detach."""
         if self._board is not None:

@@ -34,8 +34,13 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:,.0f} {self._unit}/s" if speed else "", style="progress.data.speed")
 
 
-def progress_bar(unit: str = "images") -> Progress:
-    """A bar on standard error: count, rate, elapsed and remaining time; nothing stays on the screen afterwards."""
+def progress_bar(unit: str = "images", *, shown: bool = True) -> Progress:
+    """A bar on standard error: count, rate, elapsed and remaining time; nothing stays on the screen afterwards.
+
+    Args:
+        unit: what the rate counts.
+        shown: False: the same object, silent.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -46,6 +51,7 @@ def progress_bar(unit: str = "images") -> Progress:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         transient=True,
+        disable=not shown,
     )
 
 

@@ -7,7 +7,7 @@ method and then starts from the weights of the stage before it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -128,7 +128,14 @@ class Recipe(_Section):
         top = self.model_dump(mode="json", exclude={"stages"})
         if not self.stages:
             return {"train": Recipe(**top)}
-        return {name: validate({**_merge(top, changes)}, f"stage {name!r}") for name, changes in self.stages.items()}
+        for name, changes in self.stages.items():
+            for key in ("stages", "data", "expected"):
+                if key in changes:
+                    raise GloamError(
+                        f"Stage {name!r} cannot have its own {key!r}: all stages share the top level's. "
+                        "For other data or sizes train a run of its own and pass it as weights."
+                    )
+        return {name: validate(_merge(top, changes), f"stage {name!r}") for name, changes in self.stages.items()}
 
     def check_methods(self) -> None:
         """Validate the flags of every stage's method.
@@ -180,7 +187,15 @@ def load_recipe(name: str | Path) -> Recipe:
         raise GloamError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise GloamError(f"{path} does not hold a recipe: expected keys such as data and method.")
-    return validate(content, str(name))
+    recipe = validate(content, str(name))
+    recipe.resolved_stages()
+    return recipe
+
+
+def differing_keys(left: Recipe, right: Recipe) -> list[str]:
+    """Dotted names of the keys whose values differ, sorted."""
+    one, other = _flat(left.model_dump(mode="json")), _flat(right.model_dump(mode="json"))
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
@@ -204,6 +219,14 @@ def recipe_table(pattern: str = "*") -> Table:
         scores = [f"{e.protocol.split('/')[-1]}: {_score(e.rank1)} / {_score(e.mAP)}" for e in recipe.expected]
         table.add_row(name, recipe.description, "\n".join(scores) or "none published")
     return table
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections to dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _score(value: float | None) -> str:
@@ -233,7 +256,9 @@ def _known_keys(place: tuple[Any, ...]) -> list[str]:
     model: Any = Recipe
     for part in place:
         annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
-        if annotation is None or not hasattr(annotation, "model_fields"):
+        # A section, or an optional one.
+        sections = [a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")]
+        if not sections:
             return []
-        model = annotation
+        model = sections[0]
     return list(model.model_fields)

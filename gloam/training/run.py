@@ -16,6 +16,7 @@ from lightning.fabric import Fabric
 
 from gloam import __version__
 from gloam.atomic import write_text
+from gloam.datasets.weak import WeakLabels
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.methods import create_method, get_method
@@ -25,7 +26,7 @@ from gloam.training.checkpoint import Checkpoint, choose_feature, find_checkpoin
 from gloam.training.data import TrainingData, prepare_data
 from gloam.training.evaluation import Scorer
 from gloam.training.logs import RunLogs
-from gloam.training.recipe import Recipe
+from gloam.training.recipe import Recipe, differing_keys, validate
 from gloam.training.stage import Stage, create_fabric
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,13 @@ SELECTIONS = {
     "last": "weights of the last epoch",
     "validation": "weights of the epoch that was best on held-out training identities",
     "test": "weights of the epoch that was best on the test set (not a clean result)",
+}
+
+
+# Keys that may differ when a run goes on: the same draws and updates result.
+MACHINE = {
+    "data": ("root", "cache", "workers"),
+    "train": ("accelerator", "log_every", "save_every"),
 }
 
 
@@ -60,7 +68,8 @@ def train(
     """Train all stages of a recipe and score the final weights.
 
     Args:
-        recipe: what to train; ignored where ``resume`` names a run (its own recipe goes on).
+        recipe: what to train. A resume goes on with its run's recipe, of which only the machine's side may differ
+            (``MACHINE``: the data's place, workers, device, how often to log and save).
         output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
         resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has.
         stop_after: stop (with a checkpoint) after so many epochs of this call, for time-limited machines.
@@ -74,15 +83,25 @@ def train(
     """
     checkpoint = Checkpoint.load(find_checkpoint(resume, prefer=("last",))) if resume is not None else None
     if checkpoint is not None and resume is not None:
-        root = recipe.data.root or checkpoint.recipe.data.root
-        recipe = checkpoint.recipe.model_copy(update={"data": checkpoint.recipe.data.model_copy(update={"root": root})})
+        recipe = resumed_recipe(recipe, checkpoint.recipe)
         output = resume if resume.is_dir() else resume.parent.parent
+    if recipe.data.root is not None:
+        # The saved recipe must work from any folder.
+        root = recipe.data.root.expanduser().resolve()
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
     recipe.check_methods()
+    stages = recipe.resolved_stages()
     fabric = create_fabric(recipe)
     fabric.launch()
-    folder = output or default_folder(recipe)
-    stages = recipe.resolved_stages()
-    data = prepare_data(recipe, get_method(next(iter(stages.values())).method_name), progress=progress)
+    # One process decides: clocks differ.
+    folder = Path(fabric.broadcast(str(output or default_folder(recipe))))
+    if any(stage.evaluation.selection == "test" for stage in stages.values()) and fabric.is_global_zero:
+        _log.warning(
+            "evaluation.selection is test: the best epoch is chosen on the test set, so its score is no clean result. "
+            "Report the last epoch, or use selection validation."
+        )
+    weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
+    data = prepare_data(recipe, weak=weak, progress=progress and fabric.is_global_zero)
     if checkpoint is not None and checkpoint.fingerprint != data.fingerprint():
         raise GloamError(
             f"The data at {recipe.data.root} are not those of {output} (file lists or labels differ), so the run "
@@ -93,6 +112,31 @@ def train(
         return run.execute(stages)
     finally:
         run.logs.close()
+
+
+def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
+    """The saved recipe with the given one's machine settings (``MACHINE``).
+
+    Args:
+        given: the saved recipe, perhaps with changes from the command line, or the recipe the run began with.
+        saved: the checkpoint's.
+
+    Raises:
+        GloamError: the two differ in what the result depends on; every such key is named.
+    """
+    content = saved.model_dump(mode="json")
+    asked = given.model_dump(mode="json")
+    for section, keys in MACHINE.items():
+        content[section] |= {key: asked[section][key] for key in keys if asked[section][key] is not None}
+    recipe = validate(content, "resumed recipe")
+    free = {"description", "expected", *(f"{section}.{key}" for section, keys in MACHINE.items() for key in keys)}
+    changed = [key for key in differing_keys(given, recipe) if key not in free]
+    if changed:
+        raise GloamError(
+            f"A resumed run goes on with its own recipe; {', '.join(changed)} cannot change. Leave the flags out, or "
+            "start a new run from its weights: --weights RUN."
+        )
+    return recipe
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -130,16 +174,19 @@ class _Run:
         names = list(stages)
         start = names.index(self.checkpoint.stage) if self.checkpoint else 0
         method: Method[Any] | None = None
+        stage: Stage | None = None
         for number in range(start, len(names)):
+            if number > start and self.remaining is not None and self.remaining <= 0:
+                return RunResult(self.folder, None)
             name, recipe = names[number], stages[names[number]]
             resumed = self.checkpoint if self.checkpoint and number == start else None
             method = self._create(recipe, previous=method, resumed=resumed, first=number == 0)
-            finished = self._run_stage(name, recipe, method, resumed)
-            if not finished:
+            stage = self._run_stage(name, recipe, method, resumed)
+            if stage is None:
                 return RunResult(self.folder, None)
-        if method is None:
-            raise GloamError("The recipe has no stage.")
-        return RunResult(self.folder, self._score(stages[names[-1]], method))
+        if stage is None:
+            raise RuntimeError("a recipe has at least one stage")
+        return RunResult(self.folder, self._score(stage))
 
     def _create(
         self, recipe: Recipe, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
@@ -150,19 +197,20 @@ class _Run:
             return previous
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.train.seed)
-            classes = 1 if get_method(recipe.method_name).is_unsupervised else self.data.splits.num_classes
+            classes = self.data.num_classes(get_method(recipe.method_name))
             method = create_method(recipe.method_name, classes, **recipe.method_options)
         if recipe.evaluation.feature is not None:
             choose_feature(method, recipe.evaluation.feature)
         if resumed is not None:
             load_state(method, resumed.method, str(self.folder))
         elif previous is not None:
-            self._report(load_weights(method, self._export(previous)))
+            self._report(load_weights(method, self._finished_weights()))
         elif first and recipe.weights != "none":
             self._report(load_weights(method, recipe.weights))
         return method
 
-    def _run_stage(self, name: str, recipe: Recipe, method: Method[Any], resumed: Checkpoint | None) -> bool:
+    def _run_stage(self, name: str, recipe: Recipe, method: Method[Any], resumed: Checkpoint | None) -> Stage | None:
+        """Train a stage to its end and put its final weights into the method; None where the call's time is up."""
         stage = Stage(self.fabric, name, recipe, method, self.data, self.logs, progress=self.progress)
         first = 0
         if resumed is not None:
@@ -192,11 +240,10 @@ class _Run:
         try:
             stage.run(first, after_epoch)
         except _StopEarlyError:
-            return False
+            return None
         if self.best is not None:
-            best = Checkpoint.load(self.folder / "checkpoints" / "best.ckpt")
-            load_state(method, best.method, str(self.folder))
-        return True
+            load_state(method, Checkpoint.load(self._best_path).method, str(self.folder))
+        return stage
 
     def _save(self, stage: Stage, epochs: int, names: list[str]) -> None:
         """Write ``last`` and, for a new best, ``best``."""
@@ -220,26 +267,28 @@ class _Run:
         )
         for name in names:
             checkpoint.save(self.folder / "checkpoints" / f"{name}.ckpt")
+        if self.best is None:
+            self._best_path.unlink(missing_ok=True)  # an earlier stage's, perhaps another method's
         self.fabric.barrier()
 
-    def _score(self, recipe: Recipe, method: Method[Any]) -> Results:
+    def _score(self, stage: Stage) -> Results:
         """All protocols with the final weights, into results.json and results.csv."""
-        stage_name = list(self.recipe.resolved_stages())[-1]
-        method.to(self.fabric.device)
-        stage = Stage(self.fabric, stage_name, recipe, method, self.data, self.logs, progress=self.progress)
-        results = Scorer(recipe, self.data, stage.features_of).score_all()
+        results = Scorer(stage.recipe, self.data, stage.features_of).score_all()
         if self.fabric.is_global_zero:
-            rule = SELECTIONS[recipe.evaluation.selection]
+            rule = SELECTIONS[stage.recipe.evaluation.selection]
             results = results.with_notes(selection=rule, **({"best": json.dumps(self.best)} if self.best else {}))
             results.to_json(self.folder / "results.json")
             results.to_csv(self.folder / "results.csv")
             self.logs.line(f"final scores: {rule}")
         return results
 
-    def _export(self, method: Method[Any]) -> Path:
-        """The finished stage's checkpoint, from which the next stage takes its weights."""
-        del method
-        return self.folder / "checkpoints" / "last.ckpt"
+    @property
+    def _best_path(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    def _finished_weights(self) -> Path:
+        """The finished stage's selected checkpoint, from which the next stage takes its weights."""
+        return self._best_path if self.best is not None else self.folder / "checkpoints" / "last.ckpt"
 
     def _report(self, report: object) -> None:
         self.logs.line(str(report))
@@ -252,6 +301,8 @@ class _Run:
                 f"{self.folder} is not empty. Choose another --output, or go on with --resume {self.folder}."
             )
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for left_over in (self.folder / "checkpoints").glob(".*.tmp"):
+            left_over.unlink()  # of a process that was killed while it saved
         if new:
             self.recipe.save(self.folder / "recipe.yaml")
             write_text(self.folder / "environment.json", json.dumps(self._environment(), indent=2))

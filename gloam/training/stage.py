@@ -6,18 +6,22 @@ memories change before an epoch's length is known, and because a resume must rep
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from gloam.data.augment import Augmenter
+from gloam.data.batch import Batch
 from gloam.data.loaders import train_loader
 from gloam.data.samplers import create_sampler
-from gloam.datasets.records import Modality
+from gloam.data.store import PixelStore
+from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
 from gloam.methods.base import Method
 from gloam.training.context import TrainingContext, mix_seed, pseudo_label_quality
@@ -30,7 +34,6 @@ from gloam.training.progress import progress_bar
 from gloam.training.recipe import Recipe
 from gloam.training.schedule import learning_rate_factor
 
-AUTOCAST = {"32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PROBE = 64  # pictures whose features are watched for collapse
 
 
@@ -58,18 +61,16 @@ class Stage:
         *,
         progress: bool = True,
     ) -> None:
-        self.fabric, self.name, self.recipe, self.method, self.data, self.logs = (
-            fabric,
-            name,
-            recipe,
-            method,
-            data,
-            logs,
-        )
+        self.fabric, self.name, self.recipe = fabric, name, recipe
+        self.method, self.data, self.logs = method, data, logs
         self.labels = data.labels(method)
         self._progress = progress and fabric.is_global_zero
         method.to(fabric.device).train()
         method.start_stage(name)
+        if recipe.train.bn_group is not None:
+            from gloam.models.batch_norm_groups import group_batch_norm
+
+            group_batch_norm(method, recipe.train.bn_group)
         optimizer = create_optimizer(recipe.optimizer, method.parameter_groups(recipe.optimizer.lr))
         self._module, self.optimizer = fabric.setup(method, optimizer)
         self._module.mark_forward_method("training_step")
@@ -101,9 +102,12 @@ class Stage:
         """A function (default: the method's features) over all training records, in order, ``(N, ...)``."""
         return self.features_of(self.data.records, self.data.store, function=function, text="extracting")
 
-    def features_of(self, records: Any, store: Any, *, text: str | None = None, **options: Any) -> Tensor:
-        """:func:`extract_features` with this stage's method, device, precision and processes."""
+    def features_of(
+        self, records: Sequence[Record], store: PixelStore, *, text: str | None = None, **options: Any
+    ) -> Tensor:
+        """:func:`extract_features` with this stage's method, device and processes; float32 at every precision."""
         evaluation = self.recipe.evaluation
+        self._share_buffers()
         return extract_features(
             self.method,
             records,
@@ -112,7 +116,6 @@ class Stage:
             frames=self.recipe.data.frames,
             workers=self.recipe.data.workers,
             device=self.fabric.device,
-            precision=AUTOCAST[self.recipe.train.precision],
             progress=text if self._progress else None,
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
@@ -123,6 +126,16 @@ class Stage:
     def _gather(self, tensor: Tensor) -> Tensor:
         gathered = self.fabric.all_gather(tensor.to(self.fabric.device))
         return torch.as_tensor(gathered).cpu()
+
+    def _share_buffers(self) -> None:
+        """Give every process the first one's buffers.
+
+        Batch-norm statistics have drifted apart since the last forward pass; features must not depend on which process
+        computes them, and the checkpoint holds the first one's.
+        """
+        if self.fabric.world_size > 1:
+            for buffer in self.method.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
         recipe, started = self.recipe, time.perf_counter()
@@ -158,34 +171,34 @@ class Stage:
         generator = torch.Generator().manual_seed(
             mix_seed(recipe.train.seed, f"augment {self.name}", epoch, self.fabric.global_rank)
         )
-        sums, images = self._batches(loader, generator, epoch, rate)
-        self._guard.check_epoch(self._probe(), epoch)
+        means, images = self._batches(loader, generator, epoch, rate)
+        if hint := self._guard.check_epoch(self._probe(), means, epoch):
+            self.logs.warn(hint)
         seconds = time.perf_counter() - started
         return {
             "stage": self.name,
             "epoch": epoch,
             "lr": rate,
-            **{name: value / len(loader) for name, value in sums.items()},
+            **means,
             **context.logged,
             "images_per_second": images / seconds,
             "seconds": seconds,
         }
 
     def _batches(
-        self, loader: Any, generator: torch.Generator, epoch: int, rate: float
+        self, loader: DataLoader[Batch], generator: torch.Generator, epoch: int, rate: float
     ) -> tuple[dict[str, float], int]:
-        """All steps of an epoch: sums of every logged number, and how many pictures went through."""
-        sums: dict[str, float] = {}
-        images = 0
-        with progress_bar() as bar:
-            bar.disable = not self._progress
+        """All steps of an epoch: the mean of every number, and how many pictures went through all processes."""
+        sums: dict[str, Tensor] = {}
+        images, steps = 0, len(loader)
+        with progress_bar(shown=self._progress) as bar:
             task = bar.add_task(f"{self.name} {epoch + 1}/{self.recipe.train.epochs}", total=None, note="")
             for step, loaded in enumerate(loader):
+                self._warn_about_light(loaded.modalities)
                 batch = self._augment(loaded.to(self.fabric.device), generator)
-                self._warn_about_light(batch.modalities)
                 outputs = self._module.training_step(batch)
                 loss = outputs["loss"]
-                self._guard.check_loss(loss.item(), epoch, step)
+                value = self._guard.check_loss(loss.item(), epoch, step)
                 self.optimizer.zero_grad()
                 self.fabric.backward(loss)
                 if self.recipe.train.clip_norm is not None:
@@ -193,18 +206,27 @@ class Stage:
                 self.optimizer.step()
                 self.method.after_step()
                 images += len(batch)
-                for name, value in outputs.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach())
-                bar.update(
-                    task,
-                    total=len(loader) * len(batch),
-                    advance=len(batch),
-                    note=f"loss {sums['loss'] / (step + 1):.3f}",
-                )
+                for name, part in outputs.items():
+                    # Summed where they were computed: reading each would stop the device once per number.
+                    sums[name] = sums.get(name, 0.0) + part.detach().float()
+                bar.update(task, total=steps * len(batch), advance=len(batch), note=f"loss {value:.3f}")
                 if (step + 1) % self.recipe.train.log_every == 0:
-                    means = ", ".join(f"{name} {value / (step + 1):.4f}" for name, value in sums.items())
-                    self.logs.line(f"{self.name} epoch {epoch} batch {step + 1}/{len(loader)} lr {rate:.6f}: {means}")
-        return sums, images
+                    parts = ", ".join(f"{name} {float(part) / (step + 1):.4f}" for name, part in sums.items())
+                    self.logs.line(f"{self.name} epoch {epoch} batch {step + 1}/{steps} lr {rate:.6f}: {parts}")
+        means = {name: float(part) / steps for name, part in sums.items()}
+        return self._mean_over_processes(means), images * self.fabric.world_size
+
+    def _mean_over_processes(self, numbers: dict[str, float]) -> dict[str, float]:
+        """A process may lack a number (a part that only some batches have); the others then decide."""
+        world = self.fabric.world_size
+        if world == 1:
+            return numbers
+        found: list[Any] = [None] * world
+        torch.distributed.all_gather_object(found, numbers)
+        names = dict.fromkeys(name for one in found for name in one)
+        return {
+            name: sum(one[name] for one in found if name in one) / sum(name in one for one in found) for name in names
+        }
 
     def _context(self, epoch: int) -> TrainingContext:
         truth = self.data.truth
@@ -223,7 +245,8 @@ class Stage:
         )
 
     def _probe(self) -> Tensor:
-        """Features of some pictures spread over the training set."""
+        """Features of some pictures spread over the training set; every process computes the same."""
+        self._share_buffers()
         rows = torch.linspace(0, len(self.data.records) - 1, min(_PROBE, len(self.data.records))).long().numpy()
         return extract_features(
             self.method,
@@ -241,16 +264,25 @@ class Stage:
             if bool((modalities == first).all()):
                 self._warned_about_light = True
                 light = Modality(int(first)).name.lower()
-                self.logs.line(f"warning: a batch holds only {light} pictures; {self.recipe.sampler.name} allows that")
+                self.logs.warn(
+                    f"A batch holds only {light} pictures, so {self.recipe.method_name} compares no two spectra in it. "
+                    f"Sampler {self.recipe.sampler.name!r} allows that; cross_modality_identity does not."
+                )
 
 
 def create_fabric(recipe: Recipe) -> Fabric:
     """Devices, processes and precision of a recipe.
 
+    Under torchrun its number of processes counts, whatever the recipe says: independent processes would otherwise
+    train the same run side by side.
+
     Raises:
         GloamError: fp16 without a GPU, or more devices than there are.
     """
     train = recipe.train
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        train = train.model_copy(update={"devices": local, "nodes": world // local})
     accelerator = train.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
