@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gloam.atomic import write_text
 from gloam.datasets.records import DatasetSplits, Protocol, Record
-from gloam.errors import GloamError
-from gloam.evaluation.metrics import RankingMetrics
-from gloam.evaluation.protocols import Selection, find_protocols, select, trials
-from gloam.evaluation.ranking import Metric, RankingPlan, distance_blocks
+from gloam.errors import GloamError, did_you_mean
+from gloam.evaluation.distances import Metric, as_features, distance_blocks
+from gloam.evaluation.plan import RankingPlan
+from gloam.evaluation.protocols import find_protocols, select, trials
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
+RERANK_DEFAULTS: dict[str, Any] = {"k1": 20, "k2": 6, "weight": 0.3}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Results:
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
     def spread(self, protocol: str) -> dict[str, float]:
-        """Standard deviation of every number over the trials (0 for one trial)."""
+        """Sample standard deviation (n - 1) of every number over the trials (0 for one trial)."""
         rows = self.trials[protocol]
         return {key: float(np.std([row[key] for row in rows], ddof=min(len(rows) - 1, 1))) for key in rows[0]}
 
@@ -80,20 +84,31 @@ class Results:
         write_text(path, json.dumps(self.to_dict(), indent=2))
 
     def to_csv(self, path: str | Path) -> None:
-        """One row per protocol and trial, and a mean and std row, as fractions; atomically."""
+        """One row per protocol and trial, then a mean and a std row, as fractions; atomically."""
         names = list(dict.fromkeys(key for rows in self.trials.values() for row in rows for key in row))
-        lines = [",".join(["protocol", "trial", *names])]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["protocol", "trial", *names], lineterminator="\n")
+        writer.writeheader()
         for protocol, rows in self.trials.items():
-            labelled = [*((str(i), row) for i, row in enumerate(rows)), ("mean", self.mean(protocol))]
-            for label, row in [*labelled, ("std", self.spread(protocol))]:
-                lines.append(",".join([protocol, label, *(repr(row.get(name, "")) for name in names)]))
-        write_text(path, "\n".join(lines) + "\n")
+            labelled = [*enumerate(rows), ("mean", self.mean(protocol)), ("std", self.spread(protocol))]
+            for label, row in labelled:
+                writer.writerow({"protocol": protocol, "trial": label, **row})
+        write_text(path, text.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
-        """Read what :meth:`to_json` wrote."""
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return cls({name: value["trials"] for name, value in content["protocols"].items()}, content["notes"])
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            GloamError: no such file, or another kind of file.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls({name: value["trials"] for name, value in content["protocols"].items()}, content["notes"])
+        except OSError as error:
+            raise GloamError(f"Cannot read results from {path}: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise GloamError(f"{path} holds no evaluation results. Give a results.json or evaluation.json.") from error
 
 
 def evaluate(
@@ -101,46 +116,70 @@ def evaluate(
     query_features: Any,
     gallery_features: Any,
     *,
-    protocols: Sequence[str] | None = None,
+    protocols: str | Sequence[str] | None = None,
     metric: Metric = "cosine",
-    rerank: bool = False,
+    rerank: bool | Mapping[str, Any] | None = None,
     max_rank: int = 20,
 ) -> Results:
     """Score features with a dataset's protocols.
 
+    Distances are computed once for all trials and protocols that rank the same queries.
+
     Args:
         splits: the dataset.
-        query_features: ``(len(splits.query), D)`` NumPy or torch.
+        query_features: ``(len(splits.query), D)`` NumPy or torch, CPU or GPU.
         gallery_features: ``(len(splits.gallery), D)``.
         protocols: names or wildcards; all of the dataset's if not given.
         metric: ``cosine`` or ``euclidean``.
-        rerank: k-reciprocal re-ranking with its published defaults; needs the dense distances of each trial.
+        rerank: k-reciprocal re-ranking: True for ``k1=20, k2=6, weight=0.3``, or a mapping with some of these.
         max_rank: length of the CMC.
 
     Returns:
-        Scores of every trial. Memory: 64 MiB of distances at a time (without re-ranking).
+        Scores of every trial. Memory: 64 MiB of distances at a time, and a copy of the features where a protocol takes
+        a part of the records.
 
     Raises:
-        GloamError: wrong number of features, an unknown protocol, or nothing to match.
+        GloamError: wrong number of features, an unknown protocol or option, or nothing to match.
     """
-    features = {"query": _tensor(query_features), "gallery": _tensor(gallery_features)}
+    features = {"query": as_features(query_features), "gallery": as_features(gallery_features)}
     for name, found in features.items():
         if len(found) != len(getattr(splits, name)):
-            raise GloamError(f"{len(found)} {name} features for {len(getattr(splits, name))} {name} records.")
-    scores = {}
-    for protocol in find_protocols(splits, protocols):
-        selection = select(splits, protocol)
-        sides = ("gallery", "query") if selection.swapped else ("query", "gallery")
-        query, gallery = features[sides[0]][selection.query], features[sides[1]][selection.gallery]
-        rank = _rank_reranked if rerank else _rank_trials
-        scores[protocol.name] = [m.to_dict() for m in rank(protocol, selection, query, gallery, metric, max_rank)]
-    return Results(scores, {"re-ranking": "k-reciprocal, k1 20, k2 6, weight 0.3"} if rerank else {})
+            raise GloamError(
+                f"{len(found)} {name} features for {len(getattr(splits, name))} {name} records. Extract features of "
+                "every record, in the dataset's order."
+            )
+    options = _rerank_options(rerank)
+    jobs = list(_jobs(splits, find_protocols(splits, protocols)))
+    for group in _sharing_queries(jobs):
+        query_side, gallery_side = group[0].sides
+        query = _rows(features[query_side], group[0].queries)
+        if options is None:
+            _rank_together(group, query, features[gallery_side], metric)
+        else:
+            for job in group:
+                _rank_again(job, query, _rows(features[gallery_side], job.gallery), metric, options)
+    scores: dict[str, list[dict[str, float]]] = {}
+    for job in jobs:
+        scores.setdefault(job.protocol.name, []).append(job.finished().metrics(max_rank).to_dict())
+    notes = {} if options is None else {"re-ranking": ", ".join(f"{key} {value}" for key, value in options.items())}
+    return Results(scores, notes)
 
 
 def combine(results: Sequence[Results]) -> Results:
-    """Join the trials of several models (RegDB trains one per trial); means and spreads are then over all of them."""
+    """Join the trials of several models (RegDB trains one per trial); means and spreads are then over all of them.
+
+    Raises:
+        GloamError: no results, or results of different protocols.
+    """
+    if not results:
+        raise GloamError("There are no results to combine.")
     joined: dict[str, list[dict[str, float]]] = {}
     for result in results:
+        if set(result.trials) != set(results[0].trials):
+            raise GloamError(
+                f"Results of {', '.join(results[0].trials)} cannot be averaged with results of "
+                f"{', '.join(result.trials)}. Evaluate every model with the same protocols."
+            )
         for name, rows in result.trials.items():
             joined.setdefault(name, []).extend(rows)
     notes = dict(results[0].notes)
@@ -149,69 +188,88 @@ def combine(results: Sequence[Results]) -> Results:
     return Results(joined, notes)
 
 
-def _rank_trials(
-    protocol: Protocol,
-    selection: Selection,
-    query: torch.Tensor,
-    gallery: torch.Tensor,
-    metric: Metric,
-    max_rank: int,
-) -> list[RankingMetrics]:
-    """All trials from one pass over the distances to the pooled gallery."""
-    drawn = list(trials(protocol, selection))
-    plans = [_plan(protocol, selection, queries, entries) for queries, entries in drawn]
-    if protocol.sampled == "query":
-        return [
-            _finish(plan, distance_blocks(query[queries], gallery[entries], metric), None, max_rank)
-            for plan, (queries, entries) in zip(plans, drawn, strict=True)
-        ]
-    pooled = np.unique(np.concatenate([entries for _, entries in drawn]))
-    columns = [np.searchsorted(pooled, entries) for _, entries in drawn]
-    for first, block in distance_blocks(query, gallery[pooled], metric):
-        for plan, chosen in zip(plans, columns, strict=True):
-            plan.rank_block(np.ascontiguousarray(block[:, chosen]) if len(chosen) < len(pooled) else block, first)
-    return [plan.metrics(max_rank) for plan in plans]
+@dataclass
+class _Job:
+    """One trial of a protocol: positions in the records of its two sides."""
+
+    protocol: Protocol
+    sides: tuple[str, str]
+    queries: NDArray[np.int64]
+    gallery: NDArray[np.int64]
+    labels: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    plan: RankingPlan | None = None
+
+    def start(self, columns: NDArray[np.int64] | None = None) -> RankingPlan:
+        """A plan whose gallery lies in these columns of the blocks."""
+        rules = self.protocol
+        self.plan = RankingPlan(*self.labels, camera_rule=rules.camera_rule, cmc=rules.cmc, columns=columns)
+        return self.plan
+
+    def finished(self) -> RankingPlan:
+        if self.plan is None:
+            raise RuntimeError("a job is ranked before it is read")
+        return self.plan
 
 
-def _finish(plan: RankingPlan, blocks: Any, columns: NDArray[np.int64] | None, max_rank: int) -> RankingMetrics:
-    for first, block in blocks:
-        plan.rank_block(block if columns is None else np.ascontiguousarray(block[:, columns]), first)
-    return plan.metrics(max_rank)
+def _jobs(splits: DatasetSplits, protocols: Iterable[Protocol]) -> Iterator[_Job]:
+    labels = {"query": _labels(splits.query), "gallery": _labels(splits.gallery)}
+    for protocol in protocols:
+        selection = select(splits, protocol)
+        left, right = ("gallery", "query") if selection.swapped else ("query", "gallery")
+        for chosen, entries in trials(protocol, selection):
+            queries, gallery = selection.query[chosen], selection.gallery[entries]
+            (query_pids, query_cams), (pids, cams) = labels[left], labels[right]
+            columns = (query_pids[queries], pids[gallery], query_cams[queries], cams[gallery])
+            yield _Job(protocol, (left, right), queries, gallery, columns)
 
 
-def _rank_reranked(
-    protocol: Protocol,
-    selection: Selection,
-    query: torch.Tensor,
-    gallery: torch.Tensor,
-    metric: Metric,
-    max_rank: int,
-) -> list[RankingMetrics]:
-    from gloam.evaluation.rerank import rerank_features
-
-    found = []
-    for queries, entries in trials(protocol, selection):
-        plan = _plan(protocol, selection, queries, entries)
-        plan.rank_block(rerank_features(query[queries], gallery[entries], metric=metric), 0)
-        found.append(plan.metrics(max_rank))
-    return found
+def _sharing_queries(jobs: Iterable[_Job]) -> Iterable[list[_Job]]:
+    groups: dict[tuple[str, bytes], list[_Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.sides[0], job.queries.tobytes()), []).append(job)
+    return groups.values()
 
 
-def _plan(
-    protocol: Protocol, selection: Selection, queries: NDArray[np.int64], entries: NDArray[np.int64]
-) -> RankingPlan:
-    query = _columns(selection.query_side, selection.query[queries])
-    gallery = _columns(selection.gallery_side, selection.gallery[entries])
-    return RankingPlan(query[0], gallery[0], query[1], gallery[1], camera_rule=protocol.camera_rule, cmc=protocol.cmc)
+def _rank_together(jobs: Sequence[_Job], query: Tensor, gallery: Tensor, metric: Metric) -> None:
+    """All jobs from one pass over the distances to their pooled galleries."""
+    pooled = np.unique(np.concatenate([job.gallery for job in jobs]))
+    plans = []
+    for job in jobs:
+        columns = np.searchsorted(pooled, job.gallery)
+        plans.append(job.start(None if np.array_equal(columns, np.arange(len(pooled))) else columns))
+    for first, block in distance_blocks(query, _rows(gallery, pooled), metric):
+        for plan in plans:
+            plan.rank_block(block, first)
 
 
-def _columns(records: Sequence[Record], positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    chosen = [records[position] for position in positions]
-    return np.array([r.pid for r in chosen]), np.array([r.cam for r in chosen])
+def _rank_again(job: _Job, query: Tensor, gallery: Tensor, metric: Metric, options: Mapping[str, Any]) -> None:
+    from gloam.evaluation.rerank import rerank_blocks
+
+    plan = job.start()
+    for first, block in rerank_blocks(query, gallery, metric=metric, **options):
+        plan.rank_block(block, first)
 
 
-def _tensor(values: Any) -> torch.Tensor:
-    return values.detach() if isinstance(values, torch.Tensor) else torch.from_numpy(np.asarray(values))
+def _rerank_options(rerank: bool | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if rerank is None or rerank is False:
+        return None
+    given = {} if rerank is True else dict(rerank)
+    for key in given:
+        if key not in RERANK_DEFAULTS:
+            raise GloamError(f"Re-ranking has no option {key!r}. {did_you_mean(key, RERANK_DEFAULTS)}")
+    return {**RERANK_DEFAULTS, **given}
+
+
+def _rows(features: Tensor, positions: NDArray[np.int64]) -> Tensor:
+    """Some rows; the tensor itself where that is all of them."""
+    if np.array_equal(positions, np.arange(len(features))):
+        return features
+    return features[torch.from_numpy(positions).to(features.device)]
+
+
+def _labels(records: Sequence[Record]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and cameras."""
+    return np.array([r.pid for r in records], dtype=np.int64), np.array([r.cam for r in records], dtype=np.int64)
 
 
 def _percent(mean: float | None, spread: float | None, count: int) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gloam.atomic import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +47,7 @@ class RankingMetrics:
     def to_dict(self) -> dict[str, float]:
         """``rank1``, ``rank5``, ``rank10``, ``rank20`` (up to K), ``mAP``, ``mINP``, ``num_valid``."""
         ranks = {f"rank{k}": float(self.cmc[k - 1]) for k in REPORTED_RANKS if k <= len(self.cmc)}
-        return {**ranks, "mAP": self.mAP, "mINP": self.mINP, "num_valid": float(self.num_valid)}
+        return {**ranks, "mAP": self.mAP, "mINP": self.mINP, "num_valid": self.num_valid}
 
     def table(self, title: str = "") -> Table:
         """Percentages with two decimals."""
@@ -59,18 +63,12 @@ class RankingMetrics:
         parts = [f"{k} {100 * v:.2f}" for k, v in values.items() if k != "num_valid"]
         return f"{', '.join(parts)} ({self.num_valid} valid queries)"
 
-    def to_json(self, path: Any) -> None:
+    def to_json(self, path: str | Path) -> None:
         """Write the averages as JSON, atomically."""
-        import json
-
-        from gloam.atomic import write_text
-
         write_text(path, json.dumps(self.to_dict(), indent=2))
 
-    def to_csv(self, path: Any) -> None:
+    def to_csv(self, path: str | Path) -> None:
         """Write the averages as a CSV with one row, atomically."""
-        from gloam.atomic import write_text
-
         values = self.to_dict()
         write_text(path, ",".join(values) + "\n" + ",".join(repr(v) for v in values.values()) + "\n")
 

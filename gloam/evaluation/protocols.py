@@ -33,7 +33,7 @@ class Selection:
     swapped: bool
 
 
-def find_protocols(splits: DatasetSplits, patterns: Sequence[str] | None = None) -> list[Protocol]:
+def find_protocols(splits: DatasetSplits, patterns: str | Sequence[str] | None = None) -> list[Protocol]:
     """A dataset's protocols by name or wildcard, in the dataset's order.
 
     Args:
@@ -46,13 +46,18 @@ def find_protocols(splits: DatasetSplits, patterns: Sequence[str] | None = None)
     if patterns is None:
         return list(splits.protocols.values())
     chosen: set[str] = set()
-    for pattern in patterns:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         short = {name.split("/")[-1]: name for name in splits.protocols}
         found = set(fnmatch.filter(splits.protocols, pattern)) | {short[s] for s in fnmatch.filter(short, pattern)}
         if not found:
-            raise GloamError(f"{splits.name} has no protocol {pattern!r}. {did_you_mean(pattern, splits.protocols)}")
+            raise GloamError(f"{splits.name} has no protocol {pattern!r}. {_near(pattern, splits)}")
         chosen |= found
     return [protocol for name, protocol in splits.protocols.items() if name in chosen]
+
+
+def _near(pattern: str, splits: DatasetSplits) -> str:
+    known = list(splits.protocols)
+    return did_you_mean(pattern, known if "/" in pattern else [name.split("/")[-1] for name in known])
 
 
 def select(splits: DatasetSplits, protocol: Protocol) -> Selection:
@@ -82,7 +87,7 @@ def trials(protocol: Protocol, selection: Selection) -> Iterator[tuple[NDArray[n
 
     *Source*: reference sampling of SYSU-MM01 and LLCM: ids ascending, cameras in the protocol's order, files by name,
     one private Mersenne generator per trial seeded with its number; ``choice`` for one shot, ``sample`` for several.
-    A person with fewer pictures than shots gives all of them.
+    A person with fewer pictures than shots in a camera gives all of them.
 
     Raises:
         GloamError: an explicit gallery names a picture that does not exist.

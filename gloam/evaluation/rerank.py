@@ -1,16 +1,21 @@
-"""k-reciprocal re-ranking (Zhong et al., CVPR 2017) with sparse encodings."""
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017) with sparse encodings, one block of distances at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
+from torch import Tensor
 
 from gloam.errors import GloamError
-from gloam.evaluation.ranking import Metric, distance_blocks
+from gloam.evaluation.distances import Metric, as_features, block_rows, distance_blocks
+
+Float = NDArray[np.float32]
+# Makes (n, N) distances of some consecutive items to all items, queries first; squared, not normalised.
+_Blocks = Callable[[], Iterator[tuple[int, Float]]]
 
 
 def k_reciprocal(
@@ -22,128 +27,146 @@ def k_reciprocal(
     k2: int = 6,
     weight: float = 0.3,
     input_is_squared: bool = False,
-) -> NDArray[np.float32]:
+) -> Float:
     """Re-rank by the Jaccard distance of k-reciprocal neighbour encodings.
 
     *Source*: the code shared by SpCL, Cluster-Contrast, MetaPRD, fast-reid and torchreid. Every entry is squared and
-    divided by its column's maximum first; full width k1 + 1, half width round-half-to-even(k1 / 2) + 1, both with the
-    item itself.
+    divided by the maximum of its column first; full width k1 + 1, half width round-half-to-even(k1 / 2) + 1, both with
+    the item itself. Deliberate difference: neighbours at equal distances come in index order.
 
     Args:
-        query_gallery: ``(Q, G)`` distances.
+        query_gallery: ``(Q, G)`` distances, NumPy or torch.
         query_query: ``(Q, Q)``.
         gallery_gallery: ``(G, G)``.
         k1: neighbours of the encoding.
         k2: neighbours of the local query expansion; 1 switches it off.
-        weight: share of the original distance (lambda).
-        input_is_squared: the distances are squares already (squaring again, as some evaluators do, changes the result).
+        weight: share of the original distance (lambda) in [0, 1].
+        input_is_squared: the distances are squares already. False squares whatever is given, as the references do, also
+            where their evaluators pass squares.
 
     Returns:
-        ``(Q, G)`` float32. Memory: about two (Q + G) squared float32 matrices; encodings are sparse.
+        ``(Q, G)`` float32, smaller is nearer. Memory beyond input and result: some blocks of 64 MiB and the sparse
+        encodings, a few hundred entries per item.
 
     Raises:
-        GloamError: shapes that do not fit.
+        GloamError: shapes that do not fit, NaN, or options out of range.
     """
-    qg, qq, gg = (_array(block) for block in (query_gallery, query_query, gallery_gallery))
+    qg, qq, gg = (_matrix(block) for block in (query_gallery, query_query, gallery_gallery))
     queries, gallery = qg.shape
     if qq.shape != (queries, queries) or gg.shape != (gallery, gallery):
-        raise GloamError(f"Blocks of shapes {qg.shape}, {qq.shape}, {gg.shape} do not form one matrix.")
-    distances = _normalised(qg, qq, gg, input_is_squared)
-    count = len(distances)
-    full, half = min(k1 + 1, count), min(round(k1 / 2) + 1, count)
-    neighbours = _nearest(distances, max(full, min(k2, count)))
-    encoding = _encode(distances, neighbours, full, half)
-    if k2 != 1:
-        near = neighbours[:, : min(k2, count)]
-        average = sparse.csr_array(
-            (np.full(near.size, 1 / near.shape[1], dtype=np.float32), near.ravel(), _pointers(near)), (count, count)
+        raise GloamError(
+            f"Re-ranking got distances of shapes {qg.shape} (query, gallery), {qq.shape} (query, query) and {gg.shape} "
+            "(gallery, gallery); they do not form one matrix."
         )
-        encoding = sparse.csr_array(average @ encoding)
-    result = (1 - weight) * _jaccard(encoding[:queries], encoding[queries:])
-    result += weight * distances[:queries, queries:]
+
+    def blocks() -> Iterator[tuple[int, Float]]:
+        # The references divide columns and transpose: row i here is column i of [[qq, qg], [qg', gg]].
+        for left, right, size, first in ((qq.T, qg, queries, 0), (qg.T, gg.T, gallery, queries)):
+            rows = block_rows(queries + gallery)
+            for start in range(0, size, rows):
+                part = np.concatenate([left[start : start + rows], right[start : start + rows]], axis=1)
+                part = part.astype(np.float32, copy=False)
+                yield first + start, part if input_is_squared else np.square(part)
+
+    result = np.empty((queries, gallery), dtype=np.float32)
+    for first, block in _rerank(blocks, queries, gallery, k1, k2, weight):
+        result[first : first + len(block)] = block
     return result
 
 
-def rerank_features(query: torch.Tensor, gallery: torch.Tensor, *, metric: Metric = "cosine") -> NDArray[np.float32]:
-    """:func:`k_reciprocal` with its defaults, from features ``(Q, D)`` and ``(G, D)``.
+def rerank_blocks(
+    query_features: Any,
+    gallery_features: Any,
+    *,
+    metric: Metric = "cosine",
+    k1: int = 20,
+    k2: int = 6,
+    weight: float = 0.3,
+) -> Iterator[tuple[int, Float]]:
+    """:func:`k_reciprocal` of Euclidean distances from features, without any matrix of all distances.
 
-    Cosine features use the Euclidean distance of unit vectors.
+    Distances are computed twice instead (those of the queries three times).
+
+    Args:
+        query_features: ``(Q, D)`` NumPy or torch, CPU or GPU.
+        gallery_features: ``(G, D)``.
+        metric: ``cosine`` uses the Euclidean distance of unit vectors.
+        k1: see :func:`k_reciprocal`, as all further options.
+        k2: see there.
+        weight: see there.
+
+    Yields:
+        Number of the first query and ``(n, G)`` re-ranked distances.
+
+    Raises:
+        GloamError: features that do not fit, NaN, or options out of range.
     """
+    query, gallery = as_features(query_features, "query_features"), as_features(gallery_features, "gallery_features")
+    if query.shape[1] != gallery.shape[1]:
+        raise GloamError(f"Query features have {query.shape[1]} numbers, gallery features {gallery.shape[1]}.")
+    joint = torch.cat([query.to(gallery.device, torch.float32), gallery.to(torch.float32)])
     if metric == "cosine":
-        query, gallery = (torch.nn.functional.normalize(x.float(), dim=1, eps=1e-12) for x in (query, gallery))
-    blocks = []
-    for left, right in ((query, gallery), (query, query), (gallery, gallery)):
-        squared = np.concatenate([block.copy() for _, block in distance_blocks(left, right, "euclidean")])
-        blocks.append(np.sqrt(np.maximum(squared, 0, out=squared), out=squared))
-    return k_reciprocal(*blocks)
+        joint = torch.nn.functional.normalize(joint, dim=1, eps=1e-12)
+
+    def blocks() -> Iterator[tuple[int, Float]]:
+        for first, block in distance_blocks(joint, joint, "euclidean"):
+            # Rounding may leave tiny negative numbers.
+            yield first, block.clamp_(min=0).cpu().numpy()
+
+    return _rerank(blocks, len(query), len(gallery), k1, k2, weight)
 
 
-def _array(values: Any) -> NDArray[np.float32]:
-    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    return array.astype(np.float32, copy=False)
+def _rerank(
+    blocks: _Blocks, queries: int, gallery: int, k1: int, k2: int, weight: float
+) -> Iterator[tuple[int, Float]]:
+    """Passes over the distances: neighbours, then the few weights of the encodings, then the queries' result."""
+    from gloam.evaluation import rerank_kernels
+
+    kernels: Any = rerank_kernels  # compiled functions are opaque to type checkers
+    count = queries + gallery
+    if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
+        raise GloamError(f"Re-ranking needs k1 >= 1, k2 >= 1 and a weight in [0, 1], not {k1}, {k2} and {weight}.")
+    if queries == 0 or gallery == 0:
+        raise GloamError(f"Nothing to re-rank: {queries} queries, {gallery} gallery entries.")
+    full, half, expand = min(k1 + 1, count), min(round(k1 / 2) + 1, count), min(k2, count)
+    width = max(full, expand)
+    neighbours = np.empty((count, width), dtype=np.int32)
+    largest = np.empty(count, dtype=np.float32)
+    for first, block in blocks():
+        part = slice(first, first + len(block))
+        largest[part] = np.maximum(block.max(axis=1), np.finfo(np.float32).tiny)
+        if not np.isfinite(largest[part]).all():
+            raise GloamError("The distances contain NaN or infinity. Check the features before re-ranking.")
+        neighbours[part] = _nearest(block / largest[part, None], width)
+    pointers, columns = kernels.expanded_sets(neighbours, full, half)
+    values = np.empty(len(columns), dtype=np.float32)
+    for first, block in blocks():
+        kernels.weigh(block, first, largest, pointers, columns, values)
+    if expand > 1:
+        pointers, columns, values = kernels.average_rows(pointers, columns, values, neighbours, expand)
+    inverted = kernels.invert(pointers, columns, values, queries, count)
+    for first, block in blocks():
+        if first >= queries:
+            return
+        stop = min(first + len(block), queries)
+        mixed = kernels.jaccard(pointers, columns, values, first, stop, *inverted, gallery)
+        mixed *= np.float32(1 - weight)
+        mixed += np.float32(weight) * (block[: stop - first, queries:] / largest[first:stop, None])
+        yield first, mixed
 
 
-def _normalised(
-    qg: NDArray[np.float32], qq: NDArray[np.float32], gg: NDArray[np.float32], squared: bool
-) -> NDArray[np.float32]:
-    """The joint matrix, squared, each row divided by its maximum (the references divide columns and transpose)."""
-    queries, gallery = qg.shape
-    joint = np.empty((queries + gallery,) * 2, dtype=np.float32)
-    joint[:queries, :queries], joint[:queries, queries:] = qq.T, qg
-    joint[queries:, :queries], joint[queries:, queries:] = qg.T, gg.T
-    if not squared:
-        np.square(joint, out=joint)
-    joint /= np.maximum(joint.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return joint
+def _matrix(values: Any) -> NDArray[Any]:
+    array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim != 2:
+        raise GloamError(f"Re-ranking needs matrices of distances, not an array of shape {array.shape}.")
+    return array
 
 
-def _nearest(distances: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def _nearest(distances: Float, count: int) -> NDArray[np.int32]:
     """The ``count`` nearest columns of every row in order, ties by index; only candidates are sorted."""
-    result = np.empty((len(distances), count), dtype=np.int64)
+    limits = np.partition(distances, count - 1, axis=1)[:, count - 1]
+    result = np.empty((len(distances), count), dtype=np.int32)
     for i, row in enumerate(distances):
-        limit = np.partition(row, count - 1)[count - 1]
-        candidates = np.flatnonzero(row <= limit)
+        candidates = np.flatnonzero(row <= limits[i])
         result[i] = candidates[np.argsort(row[candidates], kind="stable")][:count]
     return result
-
-
-def _encode(
-    distances: NDArray[np.float32], neighbours: NDArray[np.int64], full: int, half: int
-) -> sparse.csr_array[Any, Any]:
-    """Gaussian weights over the expanded reciprocal set of every item; rows sum to 1."""
-    reciprocal = [_reciprocal(neighbours, i, full) for i in range(len(neighbours))]
-    small = [_reciprocal(neighbours, i, half) for i in range(len(neighbours))]
-    rows, values = [], []
-    for i, own in enumerate(reciprocal):
-        extra = [small[j] for j in own if 3 * len(np.intersect1d(small[j], own)) > 2 * len(small[j])]
-        members = np.unique(np.concatenate([own, *extra])) if extra else np.unique(own)
-        weights = np.exp(-distances[i, members])
-        rows.append(members)
-        values.append(weights / weights.sum() if len(members) else weights)
-    pointers = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    shape = (len(rows), len(rows))
-    return sparse.csr_array((np.concatenate(values), np.concatenate(rows), pointers), shape, dtype=np.float32)
-
-
-def _reciprocal(neighbours: NDArray[np.int64], i: int, width: int) -> NDArray[np.int64]:
-    near = neighbours[i, :width]
-    mutual: NDArray[np.int64] = near[(neighbours[near, :width] == i).any(axis=1)]
-    return mutual
-
-
-def _jaccard(queries: sparse.csr_array[Any, Any], gallery: sparse.csr_array[Any, Any]) -> NDArray[np.float32]:
-    """``1 - s / (2 - s)`` with s the sum of minima, accumulated over shared columns only."""
-    columns = gallery.tocsc()
-    result = np.empty((queries.shape[0], gallery.shape[0]), dtype=np.float32)
-    for i in range(queries.shape[0]):
-        shared = np.zeros(gallery.shape[0], dtype=np.float32)
-        for place in range(queries.indptr[i], queries.indptr[i + 1]):
-            column, value = queries.indices[place], queries.data[place]
-            span = slice(columns.indptr[column], columns.indptr[column + 1])
-            shared[columns.indices[span]] += np.minimum(columns.data[span], value)
-        result[i] = 1 - shared / (2 - shared)
-    return result
-
-
-def _pointers(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.arange(0, rows.size + 1, rows.shape[1])

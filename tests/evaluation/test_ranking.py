@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gloam.errors import GloamError
-from gloam.evaluation.ranking import rank_features, rank_metrics
+from gloam.evaluation.ranking import RankingPlan, rank_features, rank_metrics
 from tests.oracles import ranking as oracle
 
 GALLERY_PIDS = [1, 1, 1, 2, 2, 3, 3, 4]
@@ -82,10 +82,20 @@ def _random_case(seed: int, dtype: type) -> tuple:
     )
 
 
+@pytest.fixture(params=["compiled", "tensor"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both implementations; the tensor one runs on accelerators, here on the CPU."""
+    if request.param == "tensor":
+        monkeypatch.setattr("gloam.evaluation.plan._compiled", lambda distances: False)
+    return request.param
+
+
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("rule", ["none", "same_id_same_cam", "sysu"])
-def test_equals_the_stable_sort(seed: int, rule: str) -> None:
+def test_equals_the_stable_sort(seed: int, rule: str, way: str) -> None:
     case = _random_case(seed, np.float32 if seed % 2 else np.float64)
+    if way == "tensor":
+        case = (torch.from_numpy(case[0]), *case[1:])
     for cmc, ap in itertools.product(("standard", "unique_id"), ("standard", "grouped", "trapezoid")):
         options = {"camera_rule": rule, "cmc": cmc, "ap": ap, "max_rank": 15}
         results, curve, mean_ap, mean_inp = (
@@ -100,6 +110,70 @@ def test_equals_the_stable_sort(seed: int, rule: str) -> None:
         np.testing.assert_allclose(found.cmc, curve, atol=1e-12)
         assert found.mAP == pytest.approx(mean_ap, abs=1e-9)
         assert found.mINP == pytest.approx(mean_inp, abs=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["none", "same_id_same_cam"])
+@pytest.mark.parametrize("levels", [5, 10**6])
+@pytest.mark.parametrize("gallery", [700, 9000])
+def test_many_matches_and_long_rows(rule: str, levels: int, gallery: int, way: str) -> None:
+    """More matches than are counted one by one, and rows longer than a tile."""
+    generator = np.random.default_rng(levels)
+    pids = generator.choice([1, 2, 3], size=gallery, p=[0.9, 0.08, 0.02] if gallery < 1000 else [0.98, 0.01, 0.01])
+    distances = generator.integers(0, levels, (3, gallery)).astype(np.float32)
+    ids = ([1, 2, 3], pids, [0, 1, 2], generator.integers(0, 4, gallery))
+    for cmc, ap in itertools.product(("standard", "unique_id"), ("standard", "grouped")):
+        options = {"camera_rule": rule, "cmc": cmc, "ap": ap, "max_rank": 20}
+        results, *_ = oracle.rank(distances, *ids, **options)
+        found = rank_metrics(torch.from_numpy(distances) if way == "tensor" else distances, *ids, **options)
+        assert found.first_hit.tolist() == [r[0] for r in results]
+        np.testing.assert_allclose(found.average_precision, [r[1] for r in results], atol=1e-9)
+        np.testing.assert_allclose(found.inverse_negative_penalty, [r[2] for r in results], atol=1e-12)
+
+
+def test_infinite_distances_are_ranked_last_in_index_order(way: str) -> None:
+    rows = [[np.inf, 0.5, np.inf, np.inf], [np.inf] * 4]
+    found = rank_metrics(torch.tensor(rows) if way == "tensor" else rows, [1, 1], [0, 2, 1, 1], [0, 0], [1] * 4)
+    assert found.first_hit.tolist() == [3, 3]
+    np.testing.assert_allclose(found.inverse_negative_penalty, [0.5, 0.5])
+
+
+def test_distances_of_any_type_and_layout() -> None:
+    ids = (*MARKET[:1], GALLERY_PIDS, *MARKET[1:])
+    expected = rank_metrics(DISTANCES, *ids).mAP
+    tenths = np.round(10 * DISTANCES).astype(np.int64)
+    whole = [tenths, tenths.astype(np.int8), torch.from_numpy(tenths), tenths.tolist()]
+    broken = [DISTANCES.astype(np.float16), torch.from_numpy(DISTANCES).half(), np.asfortranarray(DISTANCES)]
+    for distances in [*whole, *broken, torch.from_numpy(DISTANCES).T.contiguous().T, DISTANCES.astype(">f4")]:
+        assert rank_metrics(distances, *ids).mAP == pytest.approx(expected)
+    big = 2**40 + tenths  # float32 could not tell these apart
+    assert rank_metrics(big, *ids).mAP == pytest.approx(expected)
+    frozen = DISTANCES.copy()
+    frozen.flags.writeable = False
+    assert rank_metrics(frozen, *[np.asarray(i, dtype=np.int16) for i in ids]).mAP == pytest.approx(expected)
+
+
+def test_a_plan_ranks_some_columns_of_a_block(way: str) -> None:
+    generator = np.random.default_rng(0)
+    block = generator.integers(0, 30, (10, 80)).astype(np.float32)
+    pids, cams = generator.integers(0, 6, 90), generator.integers(1, 5, 90)
+    columns = generator.permutation(80)[:50]
+    for rule in ("none", "same_id_same_cam", "sysu"):
+        ids = (pids[:10], pids[10:][columns], cams[:10], cams[10:][columns])
+        expected = rank_metrics(block[:, columns], *ids, camera_rule=rule, cmc="unique_id")
+        plan = RankingPlan(*ids, camera_rule=rule, cmc="unique_id", columns=columns)
+        plan.rank_block(torch.from_numpy(block[:4]), 0)
+        plan.rank_block(torch.from_numpy(block[4:]), 4)
+        found = plan.metrics(20)
+        assert found.first_hit.tolist() == expected.first_hit.tolist()
+        np.testing.assert_allclose(found.average_precision, expected.average_precision, atol=1e-12)
+
+
+def test_a_plan_knows_what_a_query_sees() -> None:
+    plan = RankingPlan(SYSU[0], GALLERY_PIDS, *SYSU[1:], camera_rule="sysu")
+    assert plan.visible_to(0).tolist() == [True, False, True, False, True, True, True, True]
+    assert plan.visible_to(1).all()
+    plan = RankingPlan(MARKET[0], GALLERY_PIDS, *MARKET[1:], camera_rule="same_id_same_cam")
+    assert np.flatnonzero(~plan.visible_to(0)).tolist() == [1]
 
 
 def _any_match(case: tuple, rule: str) -> bool:
@@ -124,8 +198,10 @@ def _features(seed: int = 0, queries: int = 40, gallery: int = 120, width: int =
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("block_bytes", [4 * 120, 4 * 120 * 7, 2**26])
-def test_features_in_blocks_equal_distances(metric: str, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gloam.evaluation.ranking._BLOCK_BYTES", block_bytes)
+def test_features_in_blocks_equal_distances(
+    metric: str, block_bytes: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gloam.evaluation.distances.BLOCK_BYTES", block_bytes)
     query, gallery, *ids = _features()
     q, g = torch.from_numpy(query).double(), torch.from_numpy(gallery).double()
     if metric == "cosine":
@@ -137,6 +213,46 @@ def test_features_in_blocks_equal_distances(metric: str, block_bytes: int, monke
         found = rank_features(*inputs, *ids, metric=metric, camera_rule="same_id_same_cam")
         np.testing.assert_allclose(found.average_precision, expected.average_precision, atol=1e-6)
         assert found.first_hit.tolist() == expected.first_hit.tolist()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_features_of_other_types(metric: str) -> None:
+    query, gallery, *ids = _features()
+    expected = rank_features(query, gallery, *ids, metric=metric)
+    gallery.flags.writeable = False  # as a read-only memory map
+    for inputs in (
+        (query.astype(np.float64), gallery),
+        (query, torch.from_numpy(gallery.copy()).requires_grad_()),
+        (torch.from_numpy(query).double(), gallery.astype(np.float64)),
+    ):
+        found = rank_features(*inputs, *ids, metric=metric)
+        np.testing.assert_allclose(found.average_precision, expected.average_precision, atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = rank_features(query, gallery, *ids, metric=metric)
+    np.testing.assert_array_equal(found.average_precision, expected.average_precision)
+
+
+def test_a_zero_feature_has_cosine_distance_zero_to_everything() -> None:
+    gallery = np.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]], dtype=np.float32)
+    found = rank_features(np.array([[2.0, 0.0], [0.0, 0.0]]), gallery, [2, 3], [1, 2, 3], [0, 0], [1, 1, 1])
+    assert found.first_hit.tolist() == [2, 3]
+
+
+def test_wrong_features_are_named() -> None:
+    query, gallery, *ids = _features()
+    with pytest.raises(GloamError, match="39 query features, but 40 query ids"):
+        rank_features(query[:39], gallery, *ids)
+    with pytest.raises(GloamError, match="119 gallery features"):
+        rank_features(query, gallery[1:], *ids)
+    with pytest.raises(GloamError, match="one model"):
+        rank_features(query[:, :3], gallery, *ids)
+    with pytest.raises(GloamError, match="shape"):
+        rank_features(query[0], gallery, *ids)
+    with pytest.raises(GloamError, match="euclidean"):
+        rank_features(query, gallery, *ids, metric="euclid")
+    gallery[5] = np.nan
+    with pytest.raises(GloamError, match="NaN"):
+        rank_features(query, gallery, *ids)
 
 
 def test_metrics_ignore_monotone_changes_gallery_order_and_far_strangers() -> None:
@@ -185,7 +301,9 @@ def test_inverse_negative_penalty_may_exceed_average_precision() -> None:
         (([[0.5]], ["a"], ["a"], [0], [1]), "integers"),
     ],
 )
-def test_bad_input_is_named(arguments: tuple, message: str) -> None:
+def test_bad_input_is_named(arguments: tuple, message: str, way: str) -> None:
+    if way == "tensor":
+        arguments = (torch.as_tensor(np.asarray(arguments[0])), *arguments[1:])
     with pytest.raises(GloamError, match=message):
         rank_metrics(*arguments)
 
