@@ -35,8 +35,16 @@ def group_batch_norm(module: nn.Module, rows: int) -> nn.Module:
         raise GloamError(f"train.bn_group is {rows}; a group needs at least 2 rows to have a variance.")
     for child in module.modules():
         if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
-            grouped = _GROUPED.get(type(child))
-            if grouped is not None:
+            # Subclasses that only change the initial values (BNNeck) count too.
+            grouped = next(
+                (
+                    g
+                    for plain, g in _GROUPED.items()
+                    if type(child).forward is plain.forward and isinstance(child, plain)
+                ),
+                None,
+            )
+            if grouped is not None and not isinstance(child, _Grouped):
                 # The layer object stays, so optimisers, hooks and shared references keep working.
                 child.__class__ = grouped
             if isinstance(child, _Grouped):

@@ -15,7 +15,12 @@ HEIGHT, WIDTH, FRAMES = 96, 48, 4
 IDS, PER_MODALITY = 4, 4
 
 # Options that make a published network small enough for a test; methods not named here only get arch="tiny".
-SMALL: dict[str, dict[str, Any]] = {}
+SMALL: dict[str, dict[str, Any]] = {
+    "cluster_contrast": {"k1": 5, "k2": 2, "min_samples": 2},
+    "spcl": {"k1": 5, "k2": 2, "min_samples": 2},
+    # Batches of the contract have no partner rows.
+    "metaprd": {"k1": 5, "k2": 2, "min_samples": 2, "ppa": False, "gcn": True, "gcn_hidden": 8, "gcn_neighbours": 4},
+}
 
 
 def small_method(name: str, num_classes: int = IDS) -> Method[Any]:
