@@ -71,7 +71,7 @@ def data_draw(
     /,
     ids: int = 60,
     images: int | None = None,
-    frames: int | None = None,
+    frames: int = 12,
     height: int = 128,
     width: int = 64,
     seed: int = 0,
@@ -97,8 +97,17 @@ def data_draw(
     """
     from gloam.datasets.drawn import draw_dataset
 
-    sizes = {key: value for key, value in (("images", images), ("frames", frames)) if value is not None}
-    counts = draw_dataset(layout, out, ids=ids, height=height, width=width, seed=seed, workers=workers, **sizes)
+    counts = draw_dataset(
+        layout,
+        out,
+        ids=ids,
+        images=images,
+        frames=frames,
+        height=height,
+        width=width,
+        seed=seed,
+        workers=workers,
+    )
     Console().print(f"{out}: " + ", ".join(f"{value:,} {key}" for key, value in counts.items()))
 
 

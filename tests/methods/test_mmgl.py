@@ -1,0 +1,73 @@
+"""MMGL: no label is read, a fresh network is at chance, orders can be learned, exported weights have released names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gloam.errors import GloamError
+from gloam.methods import create_method
+from tests.methods.contract import MemoryContext, people
+
+
+def _method(**options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return create_method("mmgl", 1, **{"arch": "tiny", **options}).train()
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_labels_change_nothing(streams: int) -> None:
+    losses = []
+    for order in (torch.arange(32), torch.randperm(32, generator=torch.Generator().manual_seed(1))):
+        method, data = _method(streams=streams), people(video=False)
+        data.pids = data.pids[order]
+        context = MemoryContext(method, data)
+        context.labels = context.labels[order]
+        method.on_epoch_start(context)
+        losses.append(method.training_step(data)["loss"])
+    assert torch.equal(losses[0], losses[1])
+
+
+def test_a_fresh_network_is_at_chance() -> None:
+    method, data = _method(), people(video=False)
+    outputs = method.training_step(data)
+    assert outputs["permutation"].item() == pytest.approx(5.0, rel=0.02)
+    method.eval()
+    with torch.no_grad():
+        scores = method.score_orders(data.images.repeat(8, 1, 1, 1), data.modalities.repeat(8), torch.Generator())
+    assert scores[:, 0].mean().item() == pytest.approx(1 / 6, abs=0.08)
+
+
+def test_different_orders_for_both_spectra_and_no_pcc() -> None:
+    method, data = _method(share_order=False, pcc=False), people(video=False)
+    assert set(method.training_step(data)) == {"loss", "permutation", "permutation_accuracy"}
+    method = _method(permutation=False)
+    assert set(method.training_step(data)) == {"loss", "cycle_contrastive"}
+
+
+@pytest.mark.parametrize(
+    "options", [{"part": False}, {"shared_projection": False}, {"gumbel_noise": 1.0, "gumbel_samples": 3}]
+)
+def test_options_train(options: dict) -> None:
+    method, data = _method(**options), people(video=False)
+    loss = method.training_step(data)["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_accuracy_is_reported_for_both_spectra() -> None:
+    method, data = _method(), people(video=False)
+    context = MemoryContext(method, data, epoch=0)
+    method.on_epoch_start(context)
+    assert set(context.logged) == {
+        f"permutation_{kind}_{light}" for kind in ("accuracy", "exact") for light in ("visible", "infrared")
+    }
+
+
+def test_unbalanced_batches_and_odd_heights_are_named() -> None:
+    method, data = _method(), people(video=False)
+    with pytest.raises(GloamError, match="modality_shuffle"):
+        method.training_step(data.select(torch.arange(20)))
+    with pytest.raises(GloamError, match=r"data\.height"):
+        _method(num_stripes=7).training_step(data)

@@ -1,0 +1,161 @@
+"""PF-MGCD: a working disentanglement, an order-free memory, soft labels, and no leak between the spectra."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from gloam.losses.part_distillation import graph_distillation_loss, orthogonality_loss, part_identity_loss
+from gloam.methods import create_method
+from gloam.models.isg_dm import ISGDM, split_stripes
+from gloam.models.part_memory import PartMemory, propagate
+from tests.methods.contract import MemoryContext, people
+
+OPTIONS = {"arch": "tiny", "num_parts": 3, "feature_dim": 16, "warmup_epochs": 1}
+
+
+def _method(**options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return create_method("pf_mgcd", 4, **{**OPTIONS, **options}).train()
+
+
+def test_the_released_disentanglement_is_constant_and_the_default_is_not() -> None:
+    maps = torch.rand(6, 32, 3, 3, dtype=torch.float64)
+    spread = {}
+    for variant in ("readme-v0", "restitution"):
+        module = ISGDM(32, 8, variant=variant).double().eval()
+        identity, _ = module(maps)
+        spread[variant] = (identity - identity[:1]).abs().max().item()
+    assert spread["readme-v0"] < 1e-12
+    assert spread["restitution"] > 1e-3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = ISGDM(32, 8, reduction=2).double()
+        (module(maps)[0] * torch.randn(6, 8, dtype=torch.float64)).sum().backward()
+    assert module.gate[0].weight.grad.abs().max() > 0
+    assert module.exponent.grad.abs() > 0
+
+
+def test_average_pooling_equals_the_gated_mean_and_positions_do_not_matter() -> None:
+    maps = torch.rand(4, 32, 3, 3, dtype=torch.float64)
+    module = ISGDM(32, 8, id_pool="avg").double().eval()
+    mean = maps.mean((2, 3))
+    torch.testing.assert_close(module(maps)[0], module.project(module.gate(mean) * mean))
+    shuffled = maps.flatten(2)[:, :, torch.randperm(9)].unflatten(2, (3, 3))
+    for variant in ("restitution", "attention-v2", "residual-v3"):
+        module = ISGDM(32, 8, variant=variant).double().eval()
+        for own, other in zip(module(maps), module(shuffled), strict=True):
+            torch.testing.assert_close(own, other)
+
+
+def test_stripes_cover_the_map() -> None:
+    maps = torch.rand(2, 3, 18, 9)
+    assert torch.equal(torch.cat(split_stripes(maps, 6), dim=2), maps)
+    assert [s.shape[2] for s in split_stripes(torch.rand(1, 3, 20, 9), 6)] == [3] * 6
+
+
+def test_memory_update_ignores_row_order_and_leaves_others_alone() -> None:
+    features = torch.randn(6, 3, 16)
+    labels = torch.tensor([0, 0, 2, 2, 2, -1])
+    results = []
+    for order in (torch.arange(6), torch.tensor([5, 3, 0, 4, 1, 2])):
+        memory = PartMemory(3, 4, 16)
+        untouched = memory.memory[:, [1, 3]].clone()
+        memory.update(features[order], labels[order])
+        first = memory.memory.clone()
+        torch.testing.assert_close(first[:, 0], normalize(normalize(features[:2], dim=2).mean(0), dim=1))
+        memory.update(features[order], labels[order])
+        assert torch.equal(memory.memory[:, [1, 3]], untouched)
+        assert memory.initialised.tolist() == [True, False, True, False]
+        torch.testing.assert_close(memory.memory.norm(dim=2), torch.ones(3, 4))
+        results.append(memory.memory)
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 50])
+def test_soft_labels_live_on_initialised_slots(top_k: int) -> None:
+    similarities = (torch.rand(5, 3, 6) * 2 - 1).half()
+    initialised = torch.tensor([True, False, True, True, False, False])
+    soft, confidence = propagate(similarities, initialised, top_k=top_k)
+    torch.testing.assert_close(soft.sum(2), torch.ones(5, 3))
+    assert (soft[:, :, ~initialised] == 0).all()
+    assert ((soft > 0).sum(2) <= min(top_k, 3)).all()
+    assert torch.isfinite(confidence).all()
+    if top_k == 1:
+        torch.testing.assert_close(confidence, torch.ones(5, 3))
+
+
+def test_distillation_is_zero_for_the_target_itself_and_has_the_stated_gradient() -> None:
+    soft, _ = propagate(torch.rand(4, 2, 5), torch.ones(5, dtype=torch.bool), top_k=5)
+    weights = torch.rand(4, 2, dtype=torch.float64)
+    assert graph_distillation_loss(soft.double().log(), soft, weights).item() == pytest.approx(0, abs=1e-6)
+    logits = torch.randn(4, 2, 5, dtype=torch.float64, requires_grad=True)
+    graph_distillation_loss(logits, soft, weights).backward()
+    expected = weights[..., None] * (logits.softmax(2) - soft.double()) / 8
+    torch.testing.assert_close(logits.grad, expected.detach())
+
+
+def test_small_losses() -> None:
+    same = torch.randn(3, 2, 4)
+    assert orthogonality_loss(same, 2 * same).item() == pytest.approx(1)
+    assert part_identity_loss(torch.zeros(3, 2, 7), torch.tensor([0, 1, 6])).item() == pytest.approx(math.log(7))
+    assert part_identity_loss(torch.zeros(0, 2, 7), torch.zeros(0, dtype=torch.long)).item() == 0
+
+
+def _epochs(order: torch.Tensor):
+    """Losses of a warm-up and a matched epoch when infrared identity j is called order[j]."""
+    method, data = _method(), people(video=False)
+    infrared = data.modalities == 1
+    with torch.no_grad():
+        for head in method.student.infrared_heads:
+            head.weight.copy_(head.weight[order.argsort()])
+            head.bias.copy_(head.bias[order.argsort()])
+    data.pids = torch.where(infrared, order[data.pids], data.pids)
+    losses = []
+    for epoch in (0, 1):
+        method.on_epoch_start(MemoryContext(method, data, epoch=epoch))
+        outputs = method.training_step(data)
+        losses.append(outputs["loss"].item())
+        method.after_step()
+    return losses, method.matches[order]
+
+
+def test_names_of_the_infrared_identities_change_nothing() -> None:
+    plain, matches = _epochs(torch.arange(4))
+    renamed, renamed_matches = _epochs(torch.tensor([2, 3, 1, 0]))
+    assert renamed == pytest.approx(plain, rel=1e-5)
+    assert torch.equal(matches, renamed_matches)
+
+
+def test_warmup_touches_no_memory_and_then_fills_every_visible_slot() -> None:
+    method, data = _method(), people(video=False)
+    start = method.memory.memory.clone()
+    method.on_epoch_start(MemoryContext(method, data, epoch=0))
+    assert "graph" not in method.training_step(data)
+    method.after_step()
+    assert torch.equal(method.memory.memory, start)
+    method.on_epoch_start(MemoryContext(method, data, epoch=1))
+    assert method.memory.initialised.all()
+    assert "graph" in method.training_step(data)
+
+
+@pytest.mark.parametrize(
+    "options", [{"relabel": False}, {"teacher": "ema"}, {"teacher": "none"}, {"lambda_triplet": 0.5}]
+)
+def test_options_train(options: dict) -> None:
+    method, data = _method(**options), people(video=False)
+    for epoch in (0, 1):
+        method.on_epoch_start(MemoryContext(method, data, epoch=epoch))
+        loss = method.training_step(data)["loss"]
+        loss.backward()
+        method.after_step()
+        assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize(("pool_parts", "width"), [(True, 48), (False, 16)])
+def test_descriptor_widths(pool_parts: bool, width: int) -> None:
+    assert _method(pool_parts=pool_parts).feature_dim == width
