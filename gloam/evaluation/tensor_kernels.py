@@ -92,16 +92,15 @@ def _sorted_matches(distances: Tensor, match: Tensor, counts: Tensor, width: int
 
 
 def _after_lower_indices(left: Tensor, distances: Tensor, values: Tensor, indices: Tensor) -> Tensor:
-    """Move every entry behind the equally near matches with lower gallery indices."""
-    place, width = left.clone(), values.shape[1]
+    """Move every entry behind the equally near matches with lower gallery indices: a bisection among those ties."""
+    place, end = left, torch.searchsorted(values, distances.contiguous(), right=True)
     numbers = torch.arange(distances.shape[1], device=distances.device)
-    while True:
-        at = place.clamp(max=width - 1)
-        tied = (place < width) & (torch.gather(values, 1, at) == distances)
-        tied &= torch.gather(indices, 1, at) < numbers
-        if not bool(tied.any()):
-            return place
-        place += tied
+    while bool((open_ := place < end).any()):
+        middle = (place + end) // 2
+        lower = torch.gather(indices, 1, middle.clamp(max=values.shape[1] - 1)) < numbers
+        place = torch.where(open_ & lower, middle + 1, place)
+        end = torch.where(open_ & ~lower, middle, end)
+    return place
 
 
 def _count_places(place: Tensor, other: Tensor, width: int) -> Tensor:
