@@ -54,7 +54,11 @@ class Checkpoint:
     fingerprint: str
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name, flush, rename: a kill leaves the previous file intact."""
+        """Write to a temporary name, flush, rename: a kill leaves the previous file intact.
+
+        Raises:
+            GloamError: it could not be written (a full disk); the previous file is intact.
+        """
         content = {
             "format": FORMAT,
             "gloam": __version__,
@@ -76,8 +80,16 @@ class Checkpoint:
             "precision": self.precision,
             "labels": self.labels,
         }
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        try:
+            with atomic_path(path) as temporary:
+                torch.save(content, temporary)
+        except (OSError, RuntimeError) as error:
+            # torch reports a full disk as a RuntimeError of its stream writer.
+            kept = "the one before it is intact" if path.exists() else "there is none yet"
+            raise GloamError(
+                f"The checkpoint {path} could not be written ({str(error).splitlines()[0]}); {kept}. "
+                "Free some space and go on with --resume."
+            ) from error
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

@@ -54,6 +54,11 @@ class RunLogs:
         if self._folder is not None:
             _log.info("%s", text)
 
+    def record(self, text: str) -> None:
+        """One line for log.txt only: on the screen it would tear a running progress bar."""
+        if self._file is not None:
+            self._file.handle(_log.makeRecord(_log.name, logging.INFO, "", 0, text, (), None))
+
     def warn(self, text: str) -> None:
         """One line for log.txt that the user also sees on standard error."""
         if self._folder is not None:

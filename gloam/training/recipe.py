@@ -137,6 +137,18 @@ class Recipe(_Section):
                     )
         return {name: validate(_merge(top, changes), f"stage {name!r}") for name, changes in self.stages.items()}
 
+    def complete(self) -> Recipe:
+        """The recipe with every flag of its method written out, so that later defaults do not change a saved run.
+
+        Raises:
+            GloamError: unknown method or flag.
+        """
+        from gloam.methods import get_method
+        from gloam.methods.base import create_options
+
+        options = create_options(get_method(self.method_name), self.method_options)
+        return self.model_copy(update={"method": {"name": self.method_name, **options.model_dump(mode="json")}})
+
     def check_methods(self) -> None:
         """Validate the flags of every stage's method.
 

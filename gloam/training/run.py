@@ -90,6 +90,7 @@ def train(
         root = recipe.data.root.expanduser().resolve()
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
     recipe.check_methods()
+    recipe = recipe.complete()
     stages = recipe.resolved_stages()
     fabric = create_fabric(recipe)
     fabric.launch()
@@ -124,6 +125,7 @@ def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
     Raises:
         GloamError: the two differ in what the result depends on; every such key is named.
     """
+    given, saved = given.complete(), saved.complete()
     content = saved.model_dump(mode="json")
     asked = given.model_dump(mode="json")
     for section, keys in MACHINE.items():

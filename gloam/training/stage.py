@@ -124,8 +124,10 @@ class Stage:
         )
 
     def _gather(self, tensor: Tensor) -> Tensor:
-        gathered = self.fabric.all_gather(tensor.to(self.fabric.device))
-        return torch.as_tensor(gathered).cpu()
+        own = tensor.to(self.fabric.device)
+        found = [torch.empty_like(own) for _ in range(self.fabric.world_size)]
+        torch.distributed.all_gather(found, own)
+        return torch.stack(found).cpu()
 
     def _share_buffers(self) -> None:
         """Give every process the first one's buffers.
@@ -196,7 +198,9 @@ class Stage:
             for step, loaded in enumerate(loader):
                 self._warn_about_light(loaded.modalities)
                 batch = self._augment(loaded.to(self.fabric.device), generator)
-                outputs = self._module.training_step(batch)
+                # Fabric's own wrapper leaves methods other than forward in full precision on a single device.
+                with self.fabric.autocast():
+                    outputs = self._module.training_step(batch)
                 loss = outputs["loss"]
                 value = self._guard.check_loss(loss.item(), epoch, step)
                 self.optimizer.zero_grad()
@@ -212,7 +216,7 @@ class Stage:
                 bar.update(task, total=steps * len(batch), advance=len(batch), note=f"loss {value:.3f}")
                 if (step + 1) % self.recipe.train.log_every == 0:
                     parts = ", ".join(f"{name} {float(part) / (step + 1):.4f}" for name, part in sums.items())
-                    self.logs.line(f"{self.name} epoch {epoch} batch {step + 1}/{steps} lr {rate:.6f}: {parts}")
+                    self.logs.record(f"{self.name} epoch {epoch} batch {step + 1}/{steps} lr {rate:.6f}: {parts}")
         means = {name: float(part) / steps for name, part in sums.items()}
         return self._mean_over_processes(means), images * self.fabric.world_size
 
