@@ -53,7 +53,8 @@ def draw_dataset(
             distractors come on top); at least 4.
         images: pictures (video layouts: tracklets) per person, camera and light; default: the layout's own. Visible
             benchmarks add one query picture per test person and camera.
-        frames: frames per tracklet, give or take an eighth; video layouts only.
+        frames: frames per tracklet, give or take an eighth; default: the layout's own. Layouts of single pictures
+            ignore it.
         height: of the pictures, in pixels.
         width: of the pictures, in pixels.
         seed: of the world, 0 or larger.
@@ -106,16 +107,9 @@ def _check(
         raise GloamError(f"{ids:,} people do not fit the four digits of the layouts' names. Ask for 9,999 or fewer.")
     if images is not None and not 1 <= images <= 1000:
         raise GloamError(f"images is {images}; it must lie between 1 and 1,000 per person and camera.")
-    if frames is not None:
-        if not chosen.frames:
-            raise GloamError(
-                f"{layout} holds single pictures, not tracklets: leave frames out (images sets their number)."
-            )
-        if not chosen.least_frames <= frames <= 1000:
-            raise GloamError(
-                f"frames is {frames}; {layout} needs {chosen.least_frames} to 1,000"
-                + (" (its loader drops shorter tracklets)." if chosen.least_frames > 1 else ".")
-            )
+    if frames is not None and chosen.frames and not chosen.least_frames <= frames <= 1000:
+        dropped = " (its loader drops shorter tracklets)" if chosen.least_frames > 1 else ""
+        raise GloamError(f"frames is {frames}; {layout} needs {chosen.least_frames} to 1,000{dropped}.")
     if not (MIN_HEIGHT <= height <= MAX_SIDE and MIN_WIDTH <= width <= MAX_SIDE):
         raise GloamError(
             f"Pictures of {height} x {width} pixels cannot be drawn: the height must lie between {MIN_HEIGHT} and "

@@ -209,7 +209,6 @@ def test_a_used_folder_stays_as_it_is_and_an_empty_one_is_taken(tmp_path: Path) 
         ("sysu_mm1", {}, "sysu_mm01"),
         ("regdb", {"ids": 3}, "4 or more"),
         ("regdb", {"images": 0}, "images is 0"),
-        ("regdb", {"frames": 8}, "leave frames out"),
         ("hitsz_vcm", {"frames": 8}, "12"),
         ("regdb", {"height": 4}, "cannot be drawn"),
         ("regdb", {"workers": 0}, "workers"),
