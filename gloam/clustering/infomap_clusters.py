@@ -50,8 +50,9 @@ def cluster_by_infomap(
     solver = Infomap("--two-level --directed --silent --seed 1")
     links = zip(rows.tolist(), indices[rows, places].tolist(), similarities[rows, places].tolist(), strict=True)
     solver.add_links(list(links))
-    solver.run()
-    modules_of: dict[int, int] = solver.get_modules()  # type: ignore[no-untyped-call]
+    result = solver.run()
+    # Before version 2.10 the modules are read off the solver.
+    modules_of = result.modules() if hasattr(result, "modules") else solver.get_modules()  # type: ignore[no-untyped-call]
     for node, module in modules_of.items():
         labels[node] = module
     modules, first, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)

@@ -59,22 +59,54 @@ def nearest_neighbours(features: ArrayLike | Tensor, k: int) -> tuple[NDArray[np
     k = min(k, count)
     squares = tensor.square().sum(dim=1)
     tolerance = _ROUNDING * float(squares.max())
+    pool = _Pool(count, k)
+    block = max(1, _BLOCK_BYTES // (4 * count))
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        if tensor.is_cuda:
+            scores = torch.addmm(squares, tensor[start:stop], tensor.T, alpha=-2)
+            found = scores.topk(min(pool.capacity, count), dim=1, largest=False).indices.sort(dim=1).values
+            pool.indices[start:stop, : found.shape[1]] = found.to(torch.int32).cpu().numpy()
+            pool.sizes[start:stop] = found.shape[1]
+            continue
+        # Products are symmetric: each pair of blocks is multiplied once and looked at from both sides.
+        products = tensor[start:stop] @ tensor[start:].T
+        pool.absorb(products.numpy(), squares.numpy(), start, start, tolerance)
+        if stop < count:
+            pool.absorb(products[:, stop - start :].T.contiguous().numpy(), squares.numpy(), stop, start, tolerance)
     values = tensor.cpu().numpy()
     indices = np.empty((count, k), dtype=np.int32)
     distances = np.empty((count, k), dtype=np.float32)
-    for start in range(0, count, block := max(1, _BLOCK_BYTES // (4 * count))):
-        # Without the row's own square, which does not change its order.
-        scores = torch.addmm(squares, tensor[start : start + block], tensor.T, alpha=-2)
-        if scores.is_cuda:
-            _, proposed = scores.topk(min(2 * k + 16, count), dim=1, largest=False)
-            proposed, _ = proposed.sort(dim=1)  # ascending indices, so that ties go to the lower one
-            candidates, table = proposed.to(torch.int32).cpu().numpy(), np.empty((0, 0), dtype=np.float32)
-        else:
-            candidates, table = np.empty((0, 0), dtype=np.int32), scores.numpy()
-        refine = partial(_refine, table, candidates, values, start, tolerance, indices, distances)
-        for _ in map_blocks(refine, len(scores), 64):
-            pass
+    refine = partial(_refine, values, pool.indices, pool.sizes, indices, distances)
+    for _ in map_blocks(refine, count, 256):
+        pass
     return indices, distances
+
+
+class _Pool:
+    """Candidates of every row: what may be among the k nearest in spite of rounding.
+
+    Args:
+        count: N.
+        k: neighbours wanted.
+    """
+
+    def __init__(self, count: int, k: int) -> None:
+        self.capacity = 2 * k + 64
+        self.nearest = np.full((count, k), np.inf, dtype=np.float32)  # max-heaps of the k smallest scores
+        self.indices = np.empty((count, self.capacity), dtype=np.int32)
+        self.scores = np.empty((count, self.capacity), dtype=np.float32)
+        self.sizes = np.zeros(count, dtype=np.int32)
+
+    def absorb(
+        self, products: NDArray[np.float32], squares: NDArray[np.float32], row: int, column: int, tolerance: float
+    ) -> None:
+        """Look at the dot products of rows ``row`` ... with columns ``column`` ..., which come in ascending order."""
+        step = partial(
+            _absorb, products, squares, row, column, tolerance, self.nearest, self.indices, self.scores, self.sizes
+        )
+        for _ in map_blocks(step, len(products), 64):
+            pass
 
 
 @njit(cache=True)
@@ -94,19 +126,6 @@ def _sift_down(heap: Any, size: int) -> None:
     heap[place] = value
 
 
-@njit(cache=True)
-def _kth_smallest(row: Any, heap: Any) -> float:
-    """The k-th smallest entry, k the size of the scratch heap."""
-    k = len(heap)
-    heap[:] = np.inf
-    for j in range(len(row)):
-        if row[j] < heap[0]:
-            heap[0] = row[j]
-            _sift_down(heap, k)
-    border: float = heap[0]
-    return border
-
-
 @njit(cache=True, fastmath=True)
 def _squared_distance(x: Any, y: Any) -> float:
     total = 0.0
@@ -116,51 +135,87 @@ def _squared_distance(x: Any, y: Any) -> float:
     return total
 
 
+@njit(cache=True)
+def _drop_far(indices: Any, scores: Any, size: int, limit: float) -> int:
+    """Drop candidates beyond the limit, which has come nearer since they were taken; the new size."""
+    kept = 0
+    for c in range(size):
+        if scores[c] <= limit:
+            indices[kept] = indices[c]
+            scores[kept] = scores[c]
+            kept += 1
+    return kept
+
+
+@njit(cache=True)
+def _drop_border(indices: Any, scores: Any, size: int, sure: float) -> int:
+    """Drop the last candidate that is not surely inside (fewer than k are); the new size."""
+    last = size - 1
+    while last > 0 and scores[last] < sure:
+        last -= 1
+    for c in range(last, size - 1):
+        indices[c] = indices[c + 1]
+        scores[c] = scores[c + 1]
+    return size - 1
+
+
 @njit(cache=True, nogil=True)
-def _refine(
-    scores: Any,
-    candidates: Any,
-    features: Any,
-    offset: int,
+def _absorb(
+    products: Any,
+    squares: Any,
+    row: int,
+    column: int,
     tolerance: float,
+    nearest: Any,
     indices: Any,
-    distances: Any,
+    scores: Any,
+    sizes: Any,
     first: int,
     last: int,
 ) -> None:
-    """Choose the k nearest of rows ``offset + first`` .. ``offset + last`` by exact distance.
+    """Offer the products of rows ``first`` .. ``last`` of a block to their candidate lists, in column order.
 
-    Candidates are given (from a GPU), or read off the scores: everything surely among the k nearest, and at most
-    ``4 k + 64`` entries that rounding could have moved across the border, lowest indices first.
+    A score is the squared distance without the row's own square. Among too many equal ones the lowest indices stay.
     """
-    k = indices.shape[1]
-    cap = 4 * k + 64
-    heap = np.empty(k, dtype=np.float32)
-    chosen = np.empty(cap + k, dtype=np.int32)
-    exact = np.empty(cap + k, dtype=np.float64)
+    width = nearest.shape[1]
+    capacity = indices.shape[1]
     for r in range(first, last):
-        found = 0
-        if candidates.shape[0] > 0:
-            row = candidates[r]
-            found = min(len(row), cap + k)
-            chosen[:found] = row[:found]
-        else:
-            border = _kth_smallest(scores[r], heap)
-            doubtful = 0
-            for j in range(scores.shape[1]):
-                score = scores[r, j]
-                if score <= border + tolerance:
-                    if score < border - tolerance:
-                        chosen[found] = j
-                        found += 1
-                    elif doubtful < cap:
-                        chosen[found] = j
-                        found += 1
-                        doubtful += 1
-        i = offset + r
+        i = row + r
+        heap = nearest[i]
+        size = sizes[i]
+        limit = heap[0] + tolerance
+        for c in range(products.shape[1]):
+            score = squares[column + c] - 2 * products[r, c]
+            if score <= limit:
+                nearer = score < heap[0]
+                if nearer:
+                    heap[0] = score
+                    _sift_down(heap, width)
+                    limit = heap[0] + tolerance
+                if size == capacity:
+                    kept = _drop_far(indices[i], scores[i], size, limit)
+                    if kept == size:
+                        if score >= heap[0] - tolerance:
+                            continue
+                        kept = _drop_border(indices[i], scores[i], size, heap[0] - tolerance)
+                    size = kept
+                indices[i, size] = column + c
+                scores[i, size] = score
+                size += 1
+        sizes[i] = size
+
+
+@njit(cache=True, nogil=True)
+def _refine(features: Any, candidates: Any, sizes: Any, indices: Any, distances: Any, first: int, last: int) -> None:
+    """The k nearest of rows ``first`` .. ``last`` among their candidates, by exact distance, then index."""
+    k = indices.shape[1]
+    exact = np.empty(candidates.shape[1], dtype=np.float64)
+    for i in range(first, last):
+        found = sizes[i]
         for c in range(found):
-            exact[c] = _squared_distance(features[i], features[chosen[c]])
+            exact[c] = _squared_distance(features[i], features[candidates[i, c]])
+        # Candidates are in ascending order and the sort is stable.
         order = np.argsort(exact[:found], kind="mergesort")
         for c in range(k):
-            indices[i, c] = chosen[order[c]]
+            indices[i, c] = candidates[i, order[c]]
             distances[i, c] = exact[order[c]]
