@@ -5,43 +5,114 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
 
-_SKIPPED = {"stage", "epoch", "seconds", "images_per_second"}
+# Okabe-Ito palette without yellow: told apart with every kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+STYLES = ("-", "--", ":", "-.")
+_SKIPPED = ("stage", "epoch", "seconds")
+_SCORES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
 
 
-def draw_curves(run: Path, output: Path) -> Path:
-    """Draw every number of a run over its epochs, one panel each, stages one after the other.
+def draw_curves(run: str | Path, output: str | Path) -> Path:
+    """Draw the numbers of a run over its epochs, stages one after the other.
+
+    Panels: losses, learning rate, scores (percent), shares of correct decisions, and one for every other number.
 
     Args:
-        run: run folder.
+        run: run folder with ``metrics.csv``.
         output: PNG file.
+
+    Returns:
+        The path written.
 
     Raises:
         GloamError: the run has no finished epoch.
     """
-    table = run / "metrics.csv"
-    if not table.is_file():
-        raise GloamError(f"{run} has no metrics.csv: no epoch has finished yet.")
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name not in _SKIPPED]
-    columns = min(4, len(names))
-    lines = -(-len(names) // columns)
-    figure = Figure(figsize=(3.2 * columns, 2.3 * lines), layout="constrained")
+    table = Path(run) / "metrics.csv"
+    rows = []
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    if not rows:
+        raise GloamError(f"{run} has no metrics.csv with an epoch in it: no epoch has finished yet.")
+    series = {name: _points(rows, name) for name in rows[0] if name not in _SKIPPED}
+    panels = _panels({name: points for name, points in series.items() if points})
+    columns = min(3, max(len(panels), 1))
+    lines = max(-(-len(panels) // columns), 1)
+    figure = Figure(figsize=(4.4 * columns, 3.1 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for panel, name in zip(axes, names, strict=False):
-        points = [(epoch, float(row[name])) for epoch, row in enumerate(rows, start=1) if row.get(name)]
-        panel.plot([x for x, _ in points], [y for _, y in points], marker="." if len(points) < 30 else None)
-        panel.set_title(name.replace("_", " "), fontsize=9)
-        panel.grid(alpha=0.3)
-        panel.tick_params(labelsize=7)
-    for panel in axes[len(names) :]:
+    starts = [i for i in range(1, len(rows)) if rows[i].get("stage") != rows[i - 1].get("stage")]
+    for panel, (title, names) in zip(axes, panels.items(), strict=False):
+        _draw_panel(panel, title, {name: series[name] for name in names}, [start + 0.5 for start in starts])
+    for panel in axes[len(panels) :]:
         panel.axis("off")
     figure.supxlabel("epoch", fontsize=9)
     with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    return output
+        figure.savefig(temporary, format="png", dpi=110)
+    return Path(output)
+
+
+def _points(rows: list[dict[str, str]], name: str) -> list[tuple[int, float]]:
+    """(epoch counted over all stages from 1, value) where the run wrote a number."""
+    points = []
+    for epoch, row in enumerate(rows, start=1):
+        try:
+            points.append((epoch, float(row.get(name) or "")))
+        except ValueError:  # this stage or epoch has no such number
+            continue
+    return points
+
+
+def _panels(series: dict[str, list[tuple[int, float]]]) -> dict[str, list[str]]:
+    """Titles and the numbers they share a panel with."""
+    panels: dict[str, list[str]] = {"loss": [], "learning rate": [], "scores (%)": [], "share correct": []}
+    for name in series:
+        if name == "lr":
+            panels["learning rate"].append(name)
+        elif name.split("_")[-1] in _SCORES:
+            panels["scores (%)"].append(name)
+        elif name.endswith("_correct"):
+            panels["share correct"].append(name)
+        elif name == "loss" or name.endswith("_loss") or ("loss" in series and _is_part(name, series)):
+            panels["loss"].append(name)
+        else:
+            panels[name.replace("_", " ")] = [name]
+    return {title: names for title, names in panels.items() if names}
+
+
+def _is_part(name: str, series: dict[str, list[tuple[int, float]]]) -> bool:
+    """Whether a number can be a summand of the loss: never far above it, and no rate or count by name."""
+    if any(word in name for word in ("per_second", "number", "count", "clusters", "outliers", "rate", "share")):
+        return False
+    totals = dict(series["loss"])
+    return all(value <= 1.05 * abs(totals.get(epoch, value)) + 1e-6 for epoch, value in series[name])
+
+
+def _draw_panel(axes: Axes, title: str, series: dict[str, list[tuple[int, float]]], borders: list[float]) -> None:
+    scale = 100 if title == "scores (%)" else 1
+    for number, (name, points) in enumerate(series.items()):
+        axes.plot(
+            [x for x, _ in points],
+            [scale * y for _, y in points],
+            color=COLOURS[number % len(COLOURS)],
+            linestyle=STYLES[number // len(COLOURS) % len(STYLES)],
+            marker="o" if len(points) < 30 else None,
+            markersize=3,
+            linewidth=1.6,
+            label=name.replace("_", " "),
+        )
+    for border in borders:
+        axes.axvline(border, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
+    axes.grid(alpha=0.25)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    if title in ("loss", "scores (%)", "share correct"):
+        axes.legend(fontsize=7.5, frameon=False)

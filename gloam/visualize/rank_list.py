@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,33 +15,52 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gloam.atomic import atomic_path
-from gloam.datasets.records import DatasetSplits, Record
-from gloam.errors import GloamError
+from gloam.datasets.records import DatasetSplits, Protocol, Record
+from gloam.errors import GloamError, did_you_mean
+from gloam.evaluation.distances import Metric, as_features, distance_blocks
+from gloam.evaluation.plan import RankingPlan
 from gloam.evaluation.protocols import find_protocols, select, trials
-from gloam.evaluation.ranking import Metric, RankingPlan, distance_blocks
+
+Choice = Literal["random", "worst", "best"]
 
 # Blue and orange of the Okabe-Ito palette: told apart with every kind of colour vision.
-RIGHT, WRONG, QUERY = "#0072B2", "#D55E00", "#444444"
+RIGHT, WRONG, QUERY = "#0072B2", "#D55E00", "#333333"
+# Inches: width and height of a picture and of a tracklet's three frames, the gaps around them, the captions.
+_IMAGE, _TRACKLET = (1.0, 2.0), (1.95, 1.3)
+_GAP, _TITLE, _CAPTION, _HEAD = 0.12, 0.20, 0.36, 0.62
+_PIXELS = 128  # per inch: a picture is drawn 128 x 256
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One query and what it found."""
+
+    query: Record
+    precision: float
+    found: list[Record]
 
 
 def draw_rank_list(
     splits: DatasetSplits,
     query_features: Any,
     gallery_features: Any,
-    output: Path,
+    output: str | Path,
     *,
     protocol: str | None = None,
     queries: int = 8,
     top: int = 10,
-    choose: Literal["random", "worst", "best"] = "random",
+    choose: Choice = "random",
     seed: int = 0,
     metric: Metric = "cosine",
 ) -> Path:
-    """Draw a PNG with one row per query: the query, then its nearest gallery entries of the protocol's first trial.
+    """Draw a PNG with one row per query: the query, then its nearest gallery entries in the protocol's first trial.
+
+    Right entries have a blue frame and a tick, wrong ones an orange frame and a cross. Tracklets show their first,
+    middle and last frame. Entries that the camera rule hides are left out.
 
     Args:
         splits: the dataset.
-        query_features: ``(len(splits.query), D)``.
+        query_features: ``(len(splits.query), D)`` NumPy or torch.
         gallery_features: ``(len(splits.gallery), D)``.
         output: PNG file.
         protocol: name; the dataset's first if not given.
@@ -54,15 +74,35 @@ def draw_rank_list(
         The path written.
 
     Raises:
-        GloamError: an unknown protocol, or no query with a match.
+        GloamError: an unknown protocol or choice, no query with a match, or a picture that cannot be read.
     """
     if queries < 1 or top < 1:
         raise GloamError("A rank list needs at least one query and one match: raise --queries or --top.")
-    chosen = find_protocols(splits, None if protocol is None else [protocol])[0]
-    selection = select(splits, chosen)
-    features = {"query": torch.as_tensor(query_features), "gallery": torch.as_tensor(gallery_features)}
-    sides = ("gallery", "query") if selection.swapped else ("query", "gallery")
-    kept_queries, kept_entries = next(trials(chosen, selection))
+    if choose not in get_args(Choice):
+        raise GloamError(f"There is no choice {choose!r} of queries. {did_you_mean(str(choose), get_args(Choice))}")
+    chosen = find_protocols(splits, protocol)
+    if not chosen:
+        raise GloamError(f"{splits.name} has no protocol to draw.")
+    rows = _rank(splits, chosen[0], query_features, gallery_features, queries, top, choose, seed, metric)
+    figure = _draw(splits.root, rows, top, f"{chosen[0].name}, {_heading(choose, len(rows))}")
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary, format="png", dpi=_PIXELS)
+    return Path(output)
+
+
+def _rank(
+    splits: DatasetSplits,
+    protocol: Protocol,
+    query_features: Any,
+    gallery_features: Any,
+    queries: int,
+    top: int,
+    choose: Choice,
+    seed: int,
+    metric: Metric,
+) -> list[_Row]:
+    selection = select(splits, protocol)
+    kept_queries, kept_entries = next(trials(protocol, selection))
     query_rows, gallery_rows = selection.query[kept_queries], selection.gallery[kept_entries]
     query_records = [selection.query_side[row] for row in query_rows]
     gallery_records = [selection.gallery_side[row] for row in gallery_rows]
@@ -71,87 +111,107 @@ def draw_rank_list(
         [r.pid for r in gallery_records],
         [r.cam for r in query_records],
         [r.cam for r in gallery_records],
-        camera_rule=chosen.camera_rule,
-        cmc=chosen.cmc,
+        camera_rule=protocol.camera_rule,
+        cmc=protocol.cmc,
     )
-    query, gallery = features[sides[0]][query_rows], features[sides[1]][gallery_rows]
+    features = (as_features(query_features, "query_features"), as_features(gallery_features, "gallery_features"))
+    left, right = features[::-1] if selection.swapped else features
+    query = left[torch.from_numpy(query_rows).to(left.device)]
+    gallery = right[torch.from_numpy(gallery_rows).to(right.device)]
     for first, block in distance_blocks(query, gallery, metric):
         plan.rank_block(block, first)
     plan.metrics(1)
-    rows = _choose(plan, queries, choose, seed)
-    distances = np.concatenate([block.copy() for _, block in distance_blocks(query[rows], gallery, metric)])
-    figure = _figure(len(rows), top)
-    axes = figure.subplots(len(rows), top + 1, squeeze=False)
-    for line, row in enumerate(rows):
-        record, precision = query_records[row], plan.average_precision[row]
-        _draw(axes[line, 0], splits.root, record, QUERY, f"query  AP {100 * precision:.0f}", "")
-        nearest = _nearest(distances[line], record, gallery_records, chosen.camera_rule, top)
-        for place in range(top):
-            if place < len(nearest):
-                found = gallery_records[nearest[place]]
-                match = found.pid == record.pid
-                _draw(
-                    axes[line, place + 1],
-                    splits.root,
-                    found,
-                    RIGHT if match else WRONG,
-                    str(place + 1),
-                    "✓" if match else "✗",
-                )
-            else:
-                axes[line, place + 1].axis("off")
-    figure.suptitle(f"{chosen.name}: {choose} queries, blue ✓ same person, orange ✗ another person", fontsize=11)
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    return output
+    shown = _choose(plan, queries, choose, seed)
+    found = []
+    for first, block in distance_blocks(query[torch.from_numpy(shown).to(query.device)], gallery, metric):
+        for line, distances in enumerate(block, start=first):
+            index = int(shown[line])
+            nearest = _nearest(distances, plan.visible_to(index), top)
+            precision = float(plan.average_precision[index])
+            found.append(_Row(query_records[index], precision, [gallery_records[place] for place in nearest]))
+    return found
 
 
-def _choose(plan: RankingPlan, count: int, choose: str, seed: int) -> NDArray[np.int64]:
+def _choose(plan: RankingPlan, count: int, choose: Choice, seed: int) -> NDArray[np.int64]:
     valid = np.flatnonzero(plan.valid)
     if choose == "random":
         return np.sort(np.random.default_rng(seed).permutation(valid)[:count])
-    order = valid[np.argsort(plan.average_precision[valid], kind="stable")]
-    return order[:count] if choose == "worst" else order[::-1][:count]
+    order = np.argsort(plan.average_precision[valid] * (1 if choose == "worst" else -1), kind="stable")
+    return np.asarray(valid[order[:count]])
 
 
-def _nearest(
-    distances: NDArray[np.float32], query: Record, gallery: Sequence[Record], rule: str, top: int
-) -> list[int]:
-    """The first ``top`` entries that the camera rule leaves."""
-    hidden = np.array(
-        [
-            (rule == "same_id_same_cam" and entry.pid == query.pid and entry.cam == query.cam)
-            or (rule == "sysu" and query.cam == 3 and entry.cam == 2)
-            for entry in gallery
-        ]
+def _nearest(distances: torch.Tensor, visible: NDArray[np.bool_], top: int) -> list[int]:
+    """The first ``top`` visible entries, ties by index; only those are sorted."""
+    places = torch.from_numpy(np.flatnonzero(visible))
+    kept = distances.cpu()[places]
+    count = min(top, len(kept))
+    if count == 0:
+        return []
+    limit = torch.topk(kept, count, largest=False).values[-1]
+    candidates = torch.nonzero(kept <= limit).ravel()
+    order = torch.argsort(kept[candidates], stable=True)[:count]
+    nearest: list[int] = places[candidates[order]].tolist()
+    return nearest
+
+
+def _heading(choose: Choice, count: int) -> str:
+    kinds = {"random": "random queries", "worst": "queries with the lowest AP", "best": "queries with the highest AP"}
+    return f"{count} {kinds[choose]}"
+
+
+def _draw(root: Path, rows: Sequence[_Row], top: int, heading: str) -> Figure:
+    """Axes are placed by hand: automatic layouts take seconds for a hundred pictures."""
+    video = any(len(record.paths) > 1 for row in rows for record in (row.query, *row.found))
+    size = _TRACKLET if video else _IMAGE
+    # The query stands apart from its matches by half a picture.
+    apart = 0.5 * _IMAGE[0]
+    width = _GAP + (top + 1) * (size[0] + _GAP) + apart
+    line = _TITLE + size[1] + _CAPTION + _GAP
+    height = _HEAD + len(rows) * line
+    figure = Figure(figsize=(width, height), facecolor="white")
+    figure.text(_GAP / width, 1 - 0.12 / height, heading, fontsize=12, fontweight="bold", va="top", color=QUERY)
+    legend = 1 - 0.36 / height
+    figure.text(_GAP / width, legend, "✓ same person", fontsize=10, va="top", color=RIGHT, fontweight="bold")
+    figure.text(
+        (_GAP + 1.35) / width, legend, "✗ another person", fontsize=10, va="top", color=WRONG, fontweight="bold"
     )
-    kept = np.where(hidden, np.inf, distances)
-    count = min(top, int((~hidden).sum()))
-    candidates = np.argpartition(kept, count - 1)[:count] if count else np.array([], dtype=np.int64)
-    return sorted(candidates.tolist(), key=lambda j: (kept[j], j))
+    for number, row in enumerate(rows):
+        base = height - _HEAD - number * line - _TITLE - size[1]
+        for place, record in enumerate([row.query, *row.found]):
+            left = _GAP + place * (size[0] + _GAP) + (apart if place else 0)
+            axes = figure.add_axes((left / width, base / height, size[0] / width, size[1] / height))
+            picture = _picture(root, record, round(size[0] * _PIXELS), round(size[1] * _PIXELS))
+            if place == 0:
+                _show(axes, picture, record, QUERY, f"query, AP {100 * row.precision:.1f}")
+            else:
+                match = record.pid == row.query.pid
+                _show(axes, picture, record, RIGHT if match else WRONG, f"{'✓' if match else '✗'} {place}")
+    return figure
 
 
-def _figure(rows: int, top: int) -> Figure:
-    return Figure(figsize=(1.05 * (top + 1) + 0.4, 2.35 * rows + 0.6), layout="constrained")
-
-
-def _draw(axes: Axes, root: Path, record: Record, colour: str, title: str, sign: str) -> None:
-    axes.imshow(_picture(root, record), aspect="auto")
-    axes.set_xticks([])
-    axes.set_yticks([])
+def _show(axes: Axes, picture: NDArray[np.uint8], record: Record, colour: str, title: str) -> None:
+    axes.imshow(picture, aspect="auto", interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set_color(colour)
-        spine.set_linewidth(3)
-    axes.set_title(f"{sign} {title}".strip(), fontsize=8, color=colour, fontweight="bold", pad=3)
-    axes.set_xlabel(f"id {record.pid}  cam {record.cam}\n{record.modality.name.lower()}", fontsize=6.5, labelpad=2)
+        spine.set(color=colour, linewidth=3.5)
+    axes.set_title(title, fontsize=8.5, color=colour, fontweight="bold", pad=4)
+    axes.set_xlabel(f"id {record.pid}, cam {record.cam}\n{record.modality.name.lower()}", fontsize=7.5, labelpad=4)
 
 
-def _picture(root: Path, record: Record, height: int = 192, width: int = 96) -> NDArray[np.uint8]:
-    """A picture, or the first, middle and last frame of a tracklet above each other."""
+def _picture(root: Path, record: Record, width: int, height: int) -> NDArray[np.uint8]:
+    """A picture, or the first, middle and last frame of a tracklet side by side."""
     last = len(record.paths) - 1
-    shown = [record.paths[0]] if last == 0 else [record.paths[i] for i in (0, last // 2, last)]
-    parts = []
-    for path in shown:
-        with Image.open(root / path) as image:
-            parts.append(np.asarray(image.convert("RGB").resize((width, height // len(shown)))))
-    return np.concatenate(parts)
+    shown = [record.paths[i] for i in dict.fromkeys((0, last // 2, last))]
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    edges = np.linspace(0, width, len(shown) + 1).round().astype(int)
+    for path, start, stop in zip(shown, edges[:-1], edges[1:], strict=True):
+        inner = int(stop - start) - (3 if stop < width else 0)  # a white line between frames
+        try:
+            with Image.open(root / path) as image:
+                frame = image.convert("RGB").resize((inner, height), Image.Resampling.BILINEAR)
+            canvas[:, start : start + inner] = np.asarray(frame)
+        except OSError as error:
+            raise GloamError(
+                f"Cannot read the picture {root / path}: {error}. gloam data check lists such files."
+            ) from error
+    return canvas

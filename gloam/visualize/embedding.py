@@ -1,0 +1,145 @@
+"""Features in the plane: persons by colour, light by marker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from gloam.atomic import atomic_path
+from gloam.datasets.records import Modality
+from gloam.errors import GloamError, did_you_mean
+
+Projection = Literal["pca", "tsne"]
+
+_MARKERS = {Modality.VISIBLE: "o", Modality.INFRARED: "^"}
+
+
+def draw_embedding(
+    features: Any,
+    pids: Sequence[int] | NDArray[np.int64],
+    modalities: Sequence[int] | NDArray[np.int64],
+    output: str | Path,
+    *,
+    method: Projection = "pca",
+    ids: int = 20,
+    seed: int = 0,
+    title: str = "",
+) -> Path:
+    """Draw a PNG of features projected to the plane. Circles are visible, triangles infrared.
+
+    Args:
+        features: ``(N, D)`` NumPy or torch.
+        pids: ``(N,)`` ids; a person has one colour.
+        modalities: ``(N,)`` values of ``Modality``.
+        output: PNG file.
+        method: ``pca`` (exact, fast, distances keep their meaning) or ``tsne`` (neighbourhoods only; through
+            scikit-learn).
+        ids: draw at most so many persons, those with the most pictures (ties: lower id).
+        seed: of t-SNE.
+        title: text above the plot.
+
+    Returns:
+        The path written.
+
+    Raises:
+        GloamError: lengths that do not fit, NaN, fewer than three pictures, or an unknown method.
+    """
+    if method not in get_args(Projection):
+        raise GloamError(f"There is no projection {method!r}. {did_you_mean(str(method), get_args(Projection))}")
+    points, people, lights = _matrix(features), np.asarray(pids), np.asarray(modalities)
+    if not len(points) == len(people) == len(lights):
+        raise GloamError(f"{len(points)} features, {len(people)} ids and {len(lights)} modalities: give one of each.")
+    names, counts = np.unique(people, return_counts=True)
+    shown = names[np.argsort(-counts, kind="stable")[: max(ids, 1)]]
+    kept = np.isin(people, shown)
+    points, people, lights = points[kept], people[kept], lights[kept]
+    if len(points) < 3:
+        raise GloamError(f"An embedding needs at least three pictures, not {len(points)}.")
+    if not np.isfinite(points).all():
+        raise GloamError("The features contain NaN or infinity: the network diverged or the file is broken.")
+    plane, labels = _project(points, method, seed)
+    figure = _figure(
+        plane, people, lights, np.sort(shown), labels, title or f"{len(shown)} persons, {len(points)} pictures"
+    )
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    return Path(output)
+
+
+def _matrix(features: Any) -> NDArray[np.float32]:
+    array = features.detach().float().cpu().numpy() if isinstance(features, torch.Tensor) else np.asarray(features)
+    if array.ndim != 2:
+        raise GloamError(f"Features must have shape (N, D), not {array.shape}.")
+    return array.astype(np.float32, copy=False)
+
+
+def _project(points: NDArray[np.float32], method: Projection, seed: int) -> tuple[NDArray[np.float64], tuple[str, str]]:
+    """Coordinates ``(N, 2)`` and axis labels. Components point where their largest loading is positive."""
+    centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+    left, spread, right = np.linalg.svd(centred, full_matrices=False)
+    count = min(50 if method == "tsne" else 2, len(spread))
+    signs = np.sign(right[np.arange(count), np.abs(right[:count]).argmax(axis=1)])
+    plane = left[:, :count] * spread[:count] * np.where(signs == 0, 1, signs)
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(points) - 1) / 3)
+        reduced = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(plane)
+        return np.asarray(reduced, dtype=np.float64), ("t-SNE 1", "t-SNE 2")
+    if count < 2:
+        plane = np.hstack([plane, np.zeros((len(plane), 1))])
+    shares = [*(spread**2 / max(float((spread**2).sum()), 1e-30)), 0.0]
+    return plane, (f"component 1 ({100 * shares[0]:.0f} % of variance)", f"component 2 ({100 * shares[1]:.0f} %)")
+
+
+def _figure(
+    plane: NDArray[np.float64],
+    people: NDArray[np.int64],
+    lights: NDArray[np.int64],
+    shown: NDArray[np.int64],
+    labels: tuple[str, str],
+    title: str,
+) -> Figure:
+    import matplotlib
+
+    figure = Figure(figsize=(7.6, 6.0), layout="constrained")
+    axes = figure.subplots()
+    palette = matplotlib.colormaps["tab20"] if len(shown) <= 20 else matplotlib.colormaps["turbo"]
+    for number, person in enumerate(shown):
+        colour = palette(number) if len(shown) <= 20 else palette(number / (len(shown) - 1))
+        for light, marker in _MARKERS.items():
+            chosen = (people == person) & (lights == light)
+            axes.scatter(
+                plane[chosen, 0],
+                plane[chosen, 1],
+                s=34,
+                marker=marker,
+                color=[colour],
+                edgecolors="black",
+                linewidths=0.4,
+                alpha=0.9,
+            )
+        # A small id beside the person's centre, because no palette separates this many colours for everybody.
+        centre = np.median(plane[people == person], axis=0)
+        axes.annotate(
+            str(person), tuple(centre), fontsize=7, ha="center", va="center",
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.85},
+        )  # fmt: skip
+    handles = [
+        Line2D([], [], marker=marker, linestyle="", color="0.4", markeredgecolor="black", label=light.name.lower())
+        for light, marker in _MARKERS.items()
+        if (lights == light).any()
+    ]
+    axes.legend(handles=handles, fontsize=9, loc="best")
+    axes.set_title(title, fontsize=11, loc="left", fontweight="bold")
+    axes.set_xlabel(labels[0], fontsize=9)
+    axes.set_ylabel(labels[1], fontsize=9)
+    axes.set(xticks=[], yticks=[])
+    return figure

@@ -1,0 +1,51 @@
+"""Training curves: which numbers share a panel, and runs without epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gloam.errors import GloamError
+from gloam.visualize import curves
+from gloam.visualize.curves import draw_curves
+from tests.visualize.pictures import pixels
+
+TABLE = """stage,epoch,lr,loss,identity,triplet,identity_correct,clusters,validation_rank1,validation_mAP,seconds
+warm,0,0.05,6.5,5.0,1.5,0.1,,,,70
+warm,1,0.1,5.5,4.5,1.0,0.2,,0.3,0.2,70
+main,0,0.1,4.5,3.6,0.9,0.4,412,,,70
+main,1,0.01,3.5,2.9,0.6,0.5,398,0.5,0.4,70
+"""
+
+
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(TABLE)
+    path = draw_curves(tmp_path, tmp_path / "plots" / "curves.png")
+    picture = pixels(path)
+    assert picture.shape[1] > picture.shape[0] > 300
+    assert len({tuple(colour) for colour in picture.reshape(-1, 3)[::7].tolist()}) > 10
+
+
+def test_numbers_share_panels_by_kind(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(TABLE)
+    rows = [
+        dict(zip(TABLE.splitlines()[0].split(","), line.split(","), strict=True)) for line in TABLE.splitlines()[1:]
+    ]
+    series = {name: curves._points(rows, name) for name in rows[0] if name not in curves._SKIPPED}
+    assert series["validation_mAP"] == [(2, 0.2), (4, 0.4)]
+    assert curves._panels(series) == {
+        "loss": ["loss", "identity", "triplet"],
+        "learning rate": ["lr"],
+        "scores (%)": ["validation_rank1", "validation_mAP"],
+        "share correct": ["identity_correct"],
+        "clusters": ["clusters"],
+    }
+
+
+@pytest.mark.parametrize("content", [None, "", "stage,epoch,loss\n"])
+def test_a_run_without_epochs_is_named(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "metrics.csv").write_text(content)
+    with pytest.raises(GloamError, match="no epoch has finished"):
+        draw_curves(tmp_path, tmp_path / "curves.png")
