@@ -76,6 +76,8 @@ def train_command(arguments: Sequence[str], *, console: Console) -> None:
     result = train(
         recipe, output=flags.output, resume=flags.resume, stop_after=flags.stop_after, progress=not flags.quiet
     )
+    if not result.is_first_process:
+        return
     if result.results is not None:
         console.print(result.results.table())
     console.print(f"run: {result.path}")

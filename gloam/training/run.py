@@ -50,11 +50,13 @@ class RunResult:
 
     Attributes:
         path: the run folder.
-        results: scores of the final weights, or None when the recipe's last stage is not meant for retrieval.
+        results: scores of the final weights, or None when the run stopped early.
+        is_first_process: False in the other processes of a run on several devices; only one should print.
     """
 
     path: Path
     results: Results | None
+    is_first_process: bool = True
 
 
 def train(
@@ -165,9 +167,7 @@ class _Run:
         self.progress = progress and fabric.is_global_zero
         self.remaining = stop_after
         self.best: dict[str, float] | None = checkpoint.best if checkpoint else None
-        if fabric.is_global_zero:
-            self._prepare_folder(new=checkpoint is None)
-        fabric.barrier()
+        self._prepare_folder(new=checkpoint is None)
         history = checkpoint.history if checkpoint else None
         self.logs = RunLogs(folder if fabric.is_global_zero else None, history)
 
@@ -179,16 +179,19 @@ class _Run:
         stage: Stage | None = None
         for number in range(start, len(names)):
             if number > start and self.remaining is not None and self.remaining <= 0:
-                return RunResult(self.folder, None)
+                return self._result(None)
             name, recipe = names[number], stages[names[number]]
             resumed = self.checkpoint if self.checkpoint and number == start else None
             method = self._create(recipe, previous=method, resumed=resumed, first=number == 0)
             stage = self._run_stage(name, recipe, method, resumed)
             if stage is None:
-                return RunResult(self.folder, None)
+                return self._result(None)
         if stage is None:
             raise RuntimeError("a recipe has at least one stage")
-        return RunResult(self.folder, self._score(stage))
+        return self._result(self._score(stage))
+
+    def _result(self, results: Results | None) -> RunResult:
+        return RunResult(self.folder, results, self.fabric.is_global_zero)
 
     def _create(
         self, recipe: Recipe, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
@@ -298,6 +301,20 @@ class _Run:
             _log.info("%s", report)
 
     def _prepare_folder(self, *, new: bool) -> None:
+        """The first process makes the folder; where it cannot, all stop with the same message."""
+        problem = None
+        if self.fabric.is_global_zero:
+            try:
+                self._fill_folder(new=new)
+            except OSError as error:
+                problem = f"The run folder {self.folder} cannot be written ({error}). Choose another --output."
+            except GloamError as error:
+                problem = str(error)
+        problem = self.fabric.broadcast(problem)
+        if problem is not None:
+            raise GloamError(problem)
+
+    def _fill_folder(self, *, new: bool) -> None:
         if new and self.folder.exists() and any(self.folder.iterdir()):
             raise GloamError(
                 f"{self.folder} is not empty. Choose another --output, or go on with --resume {self.folder}."

@@ -156,6 +156,12 @@ def test_a_full_disk_keeps_the_checkpoint_and_names_the_cure(
     assert _last(run).epoch == 1
 
 
+def test_a_folder_that_cannot_be_made_is_named(sysu_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(GloamError, match="Choose another --output"):
+        train(tiny_recipe(sysu_root, **SPY), output=tmp_path / "file" / "run", progress=False)
+
+
 def test_weights_of_another_method_are_named(sysu_root: Path, tmp_path: Path) -> None:
     checkpoint = _last(_stopped(sysu_root, tmp_path / "run", method={"name": "base", "arch": "tiny"}))
     checkpoint.recipe = checkpoint.recipe.model_copy(update={"method": {"name": "mmgl", "arch": "tiny"}})
