@@ -4,10 +4,10 @@
 its TNNLS 2024 version, of which the released code is the source here; meta-prd.md 1-10. Identities of training pictures
 are never seen; camera numbers are, by the sampler ``camera_identity``.
 
-A recipe needs ``sampler.partners: true`` (the second image of a positive pair). The graph network is pre-trained in a
-stage called ``gcn`` and goes on learning at the end of every epoch. Deliberate differences from the release: it is kept
-over epochs; fixed subgraphs, exact gradients, own-cluster fallback; the first, augmented-meta-image stage of the graph
-pre-training is left out (it moves the weights by 2 % of three small steps).
+A recipe needs ``sampler.partners: true`` (the second image of a positive pair). The graph network is pre-trained in
+stages called ``gcn_meta`` (a few images in many views) and ``gcn`` (all images), and goes on learning at the end of
+every epoch. Deliberate differences from the release: it is kept over epochs; fixed subgraphs, exact gradients,
+own-cluster fallback; meta features come from the network in evaluation mode, like all others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from gloam.models.memory import ClusterMemory, InstanceMemory, gather_rows, resi
 from gloam.models.pair_graph import PairGraphNetwork
 from gloam.models.unit_embedding import UnitEmbedding
 
-GCN_STAGE = "gcn"
+META_STAGE, GCN_STAGE = "gcn_meta", "gcn"
+META_IMAGES = 5  # labels of stage gcn_meta; the sampler draws the views
 
 
 class MetaPRDOptions(MethodOptions):
@@ -77,6 +78,12 @@ class MetaPRDOptions(MethodOptions):
     gcn_inner_lr: float = Field(0.02, gt=0, description="learning rate of the inner steps")
     gcn_weight_decay: float = Field(5e-4, ge=0, description="weight decay of the inner steps")
     gcn_reptile_eps: float = Field(1.0, gt=0, description="outer step; 1 keeps the result of the inner steps")
+    gcn_meta_eps: float = Field(0.02, gt=0, description="outer step of stage gcn_meta; 1 makes the meta images count")
+    gcn_labelled: str = Field(
+        "",
+        description="stage gcn_meta with labelled people instead of augmented images: positions of their pictures in "
+        "the training list, '12,15,19;40,44'",
+    )
     gcn_batch: int = Field(128, ge=2, description="pairs per batch at the end of an epoch")
 
 
@@ -128,14 +135,15 @@ class MetaPRD(Method[MetaPRDOptions]):
         return self.net.width
 
     def start_stage(self, stage: str) -> None:
-        """In stage ``gcn`` only the graph network learns, through the trainer; else it learns by itself."""
+        """In the ``gcn`` stages only the graph network learns, through the trainer; else it learns by itself."""
         self._stage = stage
-        if stage == GCN_STAGE and self.graphs is None:
-            raise GloamError("Stage gcn trains the graph network of MetaPRD: set method.gcn to true.")
+        of_graphs = stage in (META_STAGE, GCN_STAGE)
+        if of_graphs and self.graphs is None:
+            raise GloamError(f"Stage {stage} trains the graph network of MetaPRD: set method.gcn to true.")
         if self.graphs is not None:
             for name, parameter in self.net.named_parameters():
-                parameter.requires_grad_(stage != GCN_STAGE and name != "bottleneck.bias")
-            self.graphs.requires_grad_(stage == GCN_STAGE)
+                parameter.requires_grad_(not of_graphs and name != "bottleneck.bias")
+            self.graphs.requires_grad_(of_graphs)
 
     def on_epoch_start(self, context: EpochContext) -> None:
         """End the epoch before (graph network), then extract, cluster and rebuild memory and bank."""
@@ -143,8 +151,12 @@ class MetaPRD(Method[MetaPRDOptions]):
         seed = int(torch.randint(2**62, (1,), generator=context.generator))
         self._generator = torch.Generator().manual_seed(seed)
         self._pending = None
+        if self._stage == META_STAGE:
+            context.set_labels(self._meta_labels(len(context.labels)))
+            return
         if self._stage == GCN_STAGE:
             self.bank.replace(context.extract())
+            context.set_labels(torch.arange(len(context.labels)))
             return
         if self.graphs is not None:
             loss = self.graphs.learn(self.collected, self.bank.rows, options.gcn_batch, self._generator)
@@ -165,7 +177,7 @@ class MetaPRD(Method[MetaPRDOptions]):
         context.report_pseudo_labels(labels)
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
-        if self._stage == GCN_STAGE:
+        if self._stage in (META_STAGE, GCN_STAGE):
             return self._graph_step(batch)
         batch, partners = self._split(batch)
         options, memory, bank = self.options, self.memory.rows, self.bank
@@ -230,8 +242,8 @@ class MetaPRD(Method[MetaPRDOptions]):
         return {"loss": contrast + options.ppa_weight * parts["alignment"], **parts}
 
     def after_step(self) -> None:
-        """Move the prototypes of the batch's clusters; in stage ``gcn`` finish the inner steps."""
-        if self._stage == GCN_STAGE and self.graphs is not None:
+        """Move the prototypes of the batch's clusters; in the ``gcn`` stages finish the inner steps."""
+        if self._stage in (META_STAGE, GCN_STAGE) and self.graphs is not None:
             self.graphs.finish_steps()
         elif self._pending is not None:
             self.memory.update(*self._pending)
@@ -281,13 +293,38 @@ class MetaPRD(Method[MetaPRDOptions]):
         return gather_rows(pairs)[0]
 
     def _graph_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Pairs of clean images and augmented views: the view of the same image, and the most similar other one."""
+        """Pairs of clean images and augmented views, or in stage ``gcn_meta`` of the views of the meta images."""
         if self.graphs is None:
-            raise GloamError("Stage gcn trains the graph network of MetaPRD: set method.gcn to true.")
+            raise RuntimeError("start_stage has checked that there is a graph network")
         self.net.eval()
         with torch.no_grad():
-            views = self.net(batch.images, batch.modalities)
+            views = self.net(batch.images, batch.modalities).to(self.bank.rows.dtype)
+        if self._stage == META_STAGE:
+            if len(batch.pids.unique()) < 2 or len(batch.pids.unique()) == len(batch):
+                raise GloamError(
+                    "Stage gcn_meta needs several views of several images in a batch: use the sampler "
+                    "{name: identity, identities: 5, instances: 8}."
+                )
+            step = self.options.gcn_meta_eps
+            return {"loss": self.graphs.meta_loss(views, batch.pids, self._generator, outer_step=step)}
         return {"loss": self.graphs.view_loss(batch.indices, views, self.bank.rows)}
+
+    def _meta_labels(self, count: int) -> Tensor:
+        """``(N,)``: five random images, each a label of its own, or the people whose labels the user has given."""
+        labels = torch.full((count,), -1)
+        if not self.options.gcn_labelled:
+            chosen = torch.randperm(count, generator=self._generator)[:META_IMAGES]
+            labels[chosen] = torch.arange(len(chosen))
+            return labels
+        for number, group in enumerate(self.options.gcn_labelled.split(";")):
+            places = [int(word) if word.strip().isdecimal() else count for word in group.split(",")]
+            if max(places) >= count:
+                raise GloamError(
+                    f"method.gcn_labelled has the group {group!r}; it must hold positions from 0 to {count - 1}, "
+                    "separated by commas, one group per person separated by semicolons."
+                )
+            labels[places] = number
+        return labels
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
         resize_buffers(self, state_dict, prefix)

@@ -93,3 +93,51 @@ def test_outer_step_of_one_keeps_the_inner_steps_and_of_zero_forgets_them() -> N
         assert torch.isfinite(loss)
         network.finish_steps()
         assert any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)) == moves
+
+
+def test_meta_images_are_paired_among_themselves() -> None:
+    torch.manual_seed(0)
+    network = PairGraphNetwork(8, neighbours=4, hidden=8, inner_lr=0.1)
+    labels = torch.arange(5).repeat_interleave(8)
+    g = torch.Generator().manual_seed(0)
+    views = normalize(bank(5)[labels] + 0.3 * torch.randn(40, 8, generator=g), dim=1)
+    network.meta_loss(views, labels, g, pairs=200)
+    assert network._unfinished is not None
+    assert len(network._unfinished.steps) == 2
+    for graphs, targets in network._unfinished.steps:
+        pair = graphs.nodes[:, :2]
+        assert torch.equal((labels[pair[:, 0]] == labels[pair[:, 1]]).long(), targets)
+        assert (pair[:, 0] != pair[:, 1]).all()
+        similar = views @ views.T
+        for a, b in pair[targets == 0].tolist():
+            assert similar[a, b] == similar[a][labels != labels[a]].max()
+        # Both ends of positive pairs are spread over the views.
+        assert all(len(pair[targets == 1][:, end].unique()) > 30 for end in (0, 1))
+
+
+def test_meta_steps_lower_the_loss_and_are_kept_in_part() -> None:
+    torch.manual_seed(0)
+    network = PairGraphNetwork(8, neighbours=4, hidden=8, inner_lr=0.1)
+    labels, g = torch.arange(5).repeat_interleave(8), torch.Generator().manual_seed(0)
+    views = normalize(bank(5)[labels] + 0.1 * torch.randn(40, 8, generator=g), dim=1)
+    before = [p.detach().clone() for p in network.parameters()]
+    network.meta_loss(views, labels, g, outer_step=0.0)
+    network.finish_steps()
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    losses = []
+    for _ in range(60):
+        losses.append(float(network.meta_loss(views, labels, g, outer_step=1.0).detach()))
+        network.finish_steps()
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_a_pair_is_scored_alike_from_both_ends() -> None:
+    torch.manual_seed(1)
+    network, rows = PairGraphNetwork(8, neighbours=4, hidden=4), bank()
+    changed = torch.zeros(2, 30, dtype=torch.bool)
+    changed[0, 7] = changed[1, 3] = True
+    positive, negative = network.confirm(changed, changed, torch.tensor([3, 7]), rows)
+    assert positive[0, 7] == positive[1, 3] != negative[0, 7]
+    assert negative[0, 7] == negative[1, 3]
+    nothing = torch.zeros_like(changed)
+    assert not any(kept.any() for kept in network.confirm(nothing, nothing, torch.tensor([3, 7]), rows))
