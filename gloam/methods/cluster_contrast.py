@@ -75,7 +75,8 @@ class ClusterContrast(Method[ClusterContrastOptions]):
 
     def on_epoch_start(self, context: EpochContext) -> None:
         """Features of all pictures, their clusters, and the memory of cluster means. Outliers are left out."""
-        options, features = self.options, context.extract()
+        options = self.options
+        features = context.extract().to(self.memory.rows.device)  # neighbours are found where training runs
         if options.clustering == "infomap":
             what = f"infomap, k1 {options.k1}, eps {options.eps}, min_samples {options.min_samples}"
             found = cluster_by_infomap(
@@ -86,7 +87,7 @@ class ClusterContrast(Method[ClusterContrastOptions]):
             found = cluster(features, eps=options.eps, min_samples=options.min_samples, k1=options.k1, k2=options.k2)
         check_clusters(found, what)
         labels = torch.from_numpy(found)
-        self.memory.initialise(features, labels)
+        self.memory.initialise(features, labels.to(features.device))
         self._pending = None
         context.set_labels(labels)
         context.report_pseudo_labels(labels)

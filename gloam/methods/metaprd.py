@@ -163,15 +163,15 @@ class MetaPRD(Method[MetaPRDOptions]):
             self.collected = self.collected[:0]
             if loss is not None:
                 context.log("gcn_loss", loss)
-        features = context.extract()
+        features = context.extract().to(self.bank.rows.device)  # neighbours are found where training runs
         found = cluster(features, eps=options.eps, min_samples=options.min_samples, k1=options.k1, k2=options.k2)
         check_clusters(found, f"eps {options.eps}, min_samples {options.min_samples}, k1 {options.k1}")
-        labels, device = torch.from_numpy(found), self.bank.rows.device
+        labels, device = torch.from_numpy(found), features.device
         # Before the first epoch every image is alone.
         known = len(self.current) == len(labels)
         self.previous = self.current if known else torch.arange(len(labels), device=device)
         self.current = torch.from_numpy(outliers_alone(found)).to(device)
-        self.memory.initialise(features, labels)
+        self.memory.initialise(features, labels.to(device))
         self.bank.replace(features)
         context.set_labels(labels)
         context.report_pseudo_labels(labels)
