@@ -1,7 +1,8 @@
-"""Compiled counting behind the ranking on CPUs. One thread per query; only a query's own matches are sorted.
+"""Compiled counting behind the ranking on CPUs. Only a query's own matches are sorted.
 
 With few matches (the usual case) the entries ahead of each match are counted by one vectorised comparison per match,
-which is several times faster than a binary search per entry; with many matches the search wins.
+which is several times faster than a binary search per entry; with many matches the search wins. Threads are the
+caller's (the kernel holds no interpreter lock): a compiled parallel loop would end every forked process that ranks too.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 # Matches up to which one pass per match beats a search per entry; measured with benchmarks/ranking.py.
 _FEW = 256
@@ -126,7 +127,7 @@ def _average_precision(kind: int, positions: Any, row: Any, values: Any, hidden:
     return total / count
 
 
-@njit(parallel=True, cache=True)
+@njit(cache=True, nogil=True)
 def rank_rows(
     distances: Any,
     rows: Any,
@@ -171,7 +172,7 @@ def rank_rows(
         penalty: output.
         bad: output ``(len(rows),)``, True where a distance is NaN.
     """
-    for i in prange(rows.shape[0]):
+    for i in range(rows.shape[0]):
         source = distances[rows[i]]
         if _has_nan(source):
             bad[i] = True

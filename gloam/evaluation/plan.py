@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ _CMC_KINDS = ("standard", "unique_id")
 _AP_KINDS = ("standard", "grouped", "trapezoid")
 # SYSU-MM01: camera 3 (infrared) films the room of camera 2 (visible), so those queries do not see camera 2.
 _SYSU_QUERY_CAM, _SYSU_HIDDEN_CAM = 3, 2
+# About a millisecond of counting: less is not worth a thread.
+_ENTRIES_PER_THREAD = 200_000
 
 
 @dataclass(frozen=True)
@@ -178,29 +181,40 @@ class RankingPlan:
     def _rank_compiled(self, distances: NDArray[Any], rows: NDArray[np.int64], first: int, view: _View) -> int | None:
         from gloam.evaluation.kernels import rank_rows  # compiled on first use
 
-        bad = np.zeros(len(rows), dtype=np.bool_)
         kernel: Any = rank_rows
-        kernel(
-            distances,
-            rows,
-            first,
-            self._query_codes,
-            self.query_cams,
-            view.columns is None,
-            view.by_id if view.columns is None else view.columns,  # unused in the first case
-            view.codes,
-            view.cams,
-            view.by_id,
-            view.starts,
-            self.camera_rule == "same_id_same_cam",
-            self._unique_id,
-            self._ap,
-            self.valid,
-            self.first_hit,
-            self.average_precision,
-            self.penalty,
-            bad,
-        )
+
+        def rank(some: NDArray[np.int64]) -> NDArray[np.bool_]:
+            bad = np.zeros(len(some), dtype=np.bool_)
+            kernel(
+                distances,
+                some,
+                first,
+                self._query_codes,
+                self.query_cams,
+                view.columns is None,
+                view.by_id if view.columns is None else view.columns,  # unused in the first case
+                view.codes,
+                view.cams,
+                view.by_id,
+                view.starts,
+                self.camera_rule == "same_id_same_cam",
+                self._unique_id,
+                self._ap,
+                self.valid,
+                self.first_hit,
+                self.average_precision,
+                self.penalty,
+                bad,
+            )
+            return bad
+
+        threads = min(torch.get_num_threads(), -(-len(rows) * len(view.codes) // _ENTRIES_PER_THREAD))
+        if threads == 1:
+            bad = rank(rows)
+        else:
+            # Several pieces a thread: queries of people with many pictures take longer.
+            with ThreadPoolExecutor(threads) as pool:
+                bad = np.concatenate(list(pool.map(rank, np.array_split(rows, min(4 * threads, len(rows))))))
         return int(rows[np.argmax(bad)]) if bad.any() else None
 
     def _rank_on_device(self, distances: Tensor, rows: NDArray[np.int64], first: int, view: _View) -> int | None:
