@@ -71,7 +71,7 @@ def data_draw(
     /,
     ids: int = 60,
     images: int | None = None,
-    frames: int = 12,
+    frames: int | None = None,
     height: int = 128,
     width: int = 64,
     seed: int = 0,
@@ -89,7 +89,7 @@ def data_draw(
         out: folder to create; must not exist or be empty.
         ids: number of people, training and test together.
         images: pictures (or tracklets) per person and camera; the layout's own default if not given.
-        frames: frames per tracklet in video layouts.
+        frames: frames per tracklet in video layouts; the layout's own default if not given.
         height: picture height in pixels.
         width: picture width in pixels.
         seed: the same seed draws the same bytes.

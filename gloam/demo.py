@@ -23,7 +23,7 @@ from gloam.evaluation.baselines import grey_histogram_features
 from gloam.evaluation.evaluator import Results, evaluate
 from gloam.training.recipe import Recipe, load_recipe
 
-IDS, HEIGHT, WIDTH = 100, 96, 48
+IDS, HEIGHT, WIDTH = 80, 96, 48
 PROTOCOLS = ("sysu_mm01/all_single", "sysu_mm01/indoor_single")
 
 

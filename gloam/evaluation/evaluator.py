@@ -63,8 +63,9 @@ class Results:
         notes = "".join(f"; {key}: {value}" for key, value in self.notes.items())
         table = Table(title=f"{dataset}{notes}", title_justify="left")
         table.add_column("protocol", no_wrap=True)
-        for name in (*COLUMNS, "valid", "trials"):
-            table.add_column(name, justify="right", min_width=5)
+        # Short heads: the table fits a terminal of 80 columns.
+        for name in ("R1", "R5", "R10", "R20", "mAP", "mINP", "valid", "trials"):
+            table.add_column(name, justify="right", no_wrap=name in ("valid", "trials"), min_width=5)
         for protocol, rows in self.trials.items():
             mean, spread = self.mean(protocol), self.spread(protocol)
             cells = [_percent(mean.get(c), spread.get(c), len(rows)) for c in COLUMNS]

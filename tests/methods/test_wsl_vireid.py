@@ -42,10 +42,9 @@ def _gradients(part: str) -> set[str]:
     method.trusted.copy_(identity)
     method.contradictory.copy_(identity.roll(1, 0))
     method.training_step(data)[part].backward()
-    touched = {
+    return {
         name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
     }
-    return touched
 
 
 def test_gradients_reach_only_what_the_paper_says() -> None:
