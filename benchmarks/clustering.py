@@ -2,8 +2,9 @@
 
 Features are clustered at random: 17 pictures per identity, noise of the size of the centres, unit length. ``dense`` is
 the form that SpCL, Cluster Contrast and MetaPRD share: N x N encodings and distances, NumPy loops over rows,
-scikit-learn's DBSCAN on the full matrix. Both use the same exact neighbours by matrix product, two threads. ``megabytes`` is the peak beyond the
-features; every measurement runs in its own process. ``labels_equal`` compares with the dense form.
+scikit-learn's DBSCAN on the full matrix. Both find exact neighbours by matrix products, with two threads.
+``megabytes`` is the peak beyond the features; every measurement runs in its own process. ``labels_equal`` compares with
+the dense form.
 ``cpu_seconds`` counts all threads and is what to compare on a machine with other work.
 
 Growth: neighbours cost 2 N^2 D operations, everything after them is linear in N. ``estimate`` scales the largest
