@@ -101,10 +101,11 @@ def _score_histograms(splits: DatasetSplits) -> Results:
 
 
 def _table(found: dict[str, Results]) -> Table:
-    table = Table("", title="drawn people, infrared queries, visible gallery (percent)", title_justify="left")
+    table = Table(title="drawn people, infrared queries, visible gallery (percent)", title_justify="left")
+    table.add_column("", no_wrap=True)
     for protocol in PROTOCOLS:
-        for name in ("rank-1", "mAP", "mINP"):
-            table.add_column(f"{protocol.split('/')[1].split('_')[0]} {name}", justify="right")
+        for name in ("R1", "mAP", "mINP"):
+            table.add_column(f"{protocol.split('/')[1].split('_')[0]}\n{name}", justify="right")
     for label, result in found.items():
         cells = [
             f"{100 * result.mean(protocol)[key]:.1f}" for protocol in PROTOCOLS for key in ("rank1", "mAP", "mINP")
