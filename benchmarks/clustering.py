@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.cluster import DBSCAN
+
+from benchmarks.machine import machine_info
 
 THREADS = 2
 EPS, K1, K2, MIN_SAMPLES = 0.6, 30, 6, 4
@@ -130,8 +131,6 @@ def peak_megabytes(reset: bool = False) -> float:
 
 def run(cases: tuple[tuple[str, int, int], ...] = CASES) -> list[dict[str, Any]]:
     """Measure every case in a process of its own, and estimate a million pictures from the largest sparse one."""
-    from benchmarks.pixel_pipeline import machine
-
     rows: list[dict[str, Any]] = []
     labels: dict[tuple[int, int], np.ndarray] = {}
     dense: dict[tuple[int, int], float] = {}
@@ -162,8 +161,7 @@ def run(cases: tuple[tuple[str, int, int], ...] = CASES) -> list[dict[str, Any]]
             "megabytes": round(largest["megabytes"] * growth),
         }
     )
-    versions = f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
-    return [{**row, "machine": machine(), "versions": versions} for row in rows]
+    return [{**row, **machine_info(THREADS)} for row in rows]
 
 
 if __name__ == "__main__":

@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "scikit-learn", "numba", "pillow")
 # Optional package -> what it is for and which extra installs it.
 _OPTIONAL = {
-    "faiss": "approximate neighbours (extra: faiss)",
     "infomap": "InfoMap clustering (extra: infomap)",
     "lightly": "self-supervised baselines (extra: ssl)",
     "av": "video files (extra: video)",
-    "wandb": "Weights & Biases logging (extra: wandb)",
 }
 
 
