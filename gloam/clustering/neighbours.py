@@ -19,7 +19,8 @@ from torch import Tensor
 from gloam.clustering.blocks import map_blocks
 from gloam.errors import GloamError
 
-_BLOCK_BYTES = 1 << 26  # of one block of the distance matrix
+_BLOCK_BYTES = 1 << 26  # of one block of the distance matrix on a GPU
+_TILE_ROWS, _TILE_COLUMNS = 1024, 4096  # of one tile of the products on the CPU, whatever N
 _ROUNDING = 1e-5  # of a float32 product of two vectors of squared length 1
 
 
@@ -45,7 +46,7 @@ def as_features(features: ArrayLike | Tensor) -> Tensor:
 def nearest_neighbours(features: ArrayLike | Tensor, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k nearest rows of every row by squared Euclidean distance, itself included, ties by index.
 
-    Needs one block of distances (64 MB) beyond the features, never N x N.
+    Needs tiles of products (64 MB) and N (4 k + 128) numbers beyond the features, never N x N.
 
     Args:
         features: ``(N, D)``.
@@ -60,24 +61,15 @@ def nearest_neighbours(features: ArrayLike | Tensor, k: int) -> tuple[NDArray[np
     squares = tensor.square().sum(dim=1)
     tolerance = _ROUNDING * float(squares.max())
     pool = _Pool(count, k)
-    block = max(1, _BLOCK_BYTES // (4 * count))
-    for start in range(0, count, block):
-        stop = min(start + block, count)
-        if tensor.is_cuda:
-            scores = torch.addmm(squares, tensor[start:stop], tensor.T, alpha=-2)
-            found = scores.topk(min(pool.capacity, count), dim=1, largest=False).indices.sort(dim=1).values
-            pool.indices[start:stop, : found.shape[1]] = found.to(torch.int32).cpu().numpy()
-            pool.sizes[start:stop] = found.shape[1]
-            continue
-        # Products are symmetric: each pair of blocks is multiplied once and looked at from both sides.
-        products = tensor[start:stop] @ tensor[start:].T
-        pool.absorb(products.numpy(), squares.numpy(), start, start, tolerance)
-        if stop < count:
-            pool.absorb(products[:, stop - start :].T.contiguous().numpy(), squares.numpy(), stop, start, tolerance)
+    if tensor.is_cuda:
+        _propose_on_device(tensor, squares, pool)
+    else:
+        _propose_by_tiles(tensor, squares, pool, tolerance)
     values = tensor.cpu().numpy()
     indices = np.empty((count, k), dtype=np.int32)
     distances = np.empty((count, k), dtype=np.float32)
-    refine = partial(_refine, values, pool.indices, pool.sizes, indices, distances)
+    limits = pool.nearest[:, 0] + np.float32(tolerance)
+    refine = partial(_refine, values, limits, pool.indices, pool.scores, pool.sizes, indices, distances)
     for _ in map_blocks(refine, count, 256):
         pass
     return indices, distances
@@ -95,7 +87,7 @@ class _Pool:
         self.capacity = 2 * k + 64
         self.nearest = np.full((count, k), np.inf, dtype=np.float32)  # max-heaps of the k smallest scores
         self.indices = np.empty((count, self.capacity), dtype=np.int32)
-        self.scores = np.empty((count, self.capacity), dtype=np.float32)
+        self.scores = np.zeros((count, self.capacity), dtype=np.float32)
         self.sizes = np.zeros(count, dtype=np.int32)
 
     def absorb(
@@ -107,6 +99,34 @@ class _Pool:
         )
         for _ in map_blocks(step, len(products), 64):
             pass
+
+
+def _propose_on_device(tensor: Tensor, squares: Tensor, pool: _Pool) -> None:
+    """The nearest candidates of every row by products on a GPU."""
+    count = len(tensor)
+    for start in range(0, count, block := max(1, _BLOCK_BYTES // (4 * count))):
+        stop = min(start + block, count)
+        scores = torch.addmm(squares, tensor[start:stop], tensor.T, alpha=-2)
+        found = scores.topk(min(pool.capacity, count), dim=1, largest=False).indices.sort(dim=1).values
+        pool.indices[start:stop, : found.shape[1]] = found.to(torch.int32).cpu().numpy()
+        pool.sizes[start:stop] = found.shape[1]
+
+
+def _propose_by_tiles(tensor: Tensor, squares: Tensor, pool: _Pool, tolerance: float) -> None:
+    """Candidates by products on the CPU: they are symmetric, so each is computed once and looked at from both sides."""
+    count, lengths = len(tensor), squares.numpy()
+    memory = torch.empty(min(_TILE_ROWS, count) * min(_TILE_COLUMNS, count))
+    for start in range(0, count, _TILE_ROWS):
+        stop = min(start + _TILE_ROWS, count)
+        for column in range(start, count, _TILE_COLUMNS):
+            end = min(column + _TILE_COLUMNS, count)
+            products = memory[: (stop - start) * (end - column)].view(stop - start, end - column)
+            torch.mm(tensor[start:stop], tensor[column:end].T, out=products)
+            pool.absorb(products.numpy(), lengths, start, column, tolerance)
+            # Columns inside this block of rows have met all of it already.
+            first = max(column, stop)
+            if first < end:
+                pool.absorb(products[:, first - column :].T.contiguous().numpy(), lengths, first, start, tolerance)
 
 
 @njit(cache=True)
@@ -206,12 +226,22 @@ def _absorb(
 
 
 @njit(cache=True, nogil=True)
-def _refine(features: Any, candidates: Any, sizes: Any, indices: Any, distances: Any, first: int, last: int) -> None:
+def _refine(
+    features: Any,
+    limits: Any,
+    candidates: Any,
+    scores: Any,
+    sizes: Any,
+    indices: Any,
+    distances: Any,
+    first: int,
+    last: int,
+) -> None:
     """The k nearest of rows ``first`` .. ``last`` among their candidates, by exact distance, then index."""
     k = indices.shape[1]
     exact = np.empty(candidates.shape[1], dtype=np.float64)
     for i in range(first, last):
-        found = sizes[i]
+        found = _drop_far(candidates[i], scores[i], sizes[i], limits[i])
         for c in range(found):
             exact[c] = _squared_distance(features[i], features[candidates[i, c]])
         # Candidates are in ascending order and the sort is stable.

@@ -30,7 +30,8 @@ def test_duplicates_are_ordered_by_index() -> None:
 def test_blocks_and_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     features = torch.nn.functional.normalize(torch.randn(500, 33, generator=torch.Generator().manual_seed(0)), dim=1)
     whole, distances = nearest_neighbours(features, 12)
-    monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 4 * 500 * 7)
+    monkeypatch.setattr(neighbours, "_TILE_ROWS", 33)
+    monkeypatch.setattr(neighbours, "_TILE_COLUMNS", 70)
     blocked, blocked_distances = nearest_neighbours(features.double(), 12)
     assert (whole == blocked).all()
     assert (distances == blocked_distances).all()
