@@ -139,9 +139,13 @@ class Method(nn.Module, Generic[OptionsT]):
     def after_step(self) -> None:
         """Called after every optimiser step: momentum memories and averaged teachers update here, outside autograd."""
 
-    def pretrained_prefixes(self) -> dict[str, str]:
-        """Prefix in a published checkpoint -> prefix in this module, for importing reference weights by key name."""
-        return {}
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Names of this method's published checkpoint to names of this module, beyond those of the usual backbones.
+
+        Args:
+            state: flat state of any weight file; unknown names must be kept.
+        """
+        return state
 
 
 def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOptions:

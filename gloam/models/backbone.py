@@ -22,6 +22,7 @@ def create_backbone(
     stem_relu: bool = True,
     insert: Callable[[int], nn.Module] | None = None,
     insert_counts: Sequence[int] = (0, 0, 0, 0),
+    independent_stages: int = 0,
     image_size: tuple[int, int] | None = None,
 ) -> TwoStreamBackbone | TimmBackbone:
     """A network called as ``backbone(images, modalities) -> (N, C, h, w)``, with ``out_channels``; fresh weights.
@@ -34,12 +35,15 @@ def create_backbone(
         stem_relu: False drops the ReLU of the stem.
         insert: builds a block for a number of channels, placed after the last residual blocks of a stage.
         insert_counts: how many such blocks per stage (a stage has at most one per residual block).
+        independent_stages: residual stages that each stream has for itself; 0: only the stem.
         image_size: (height, width) that a timm transformer is built for; None: any size (positions are interpolated).
 
     Raises:
         GloamError: unknown architecture, or inserts in a network without residual stages.
     """
     if arch.startswith("timm:"):
+        if independent_stages:
+            raise GloamError(f"{arch} has no residual stages to keep apart. Choose a ResNet.")
         if insert is not None and any(insert_counts):
             raise GloamError(f"{arch} has no residual stages to insert blocks into. Set the number of blocks to 0.")
         return TimmBackbone(arch.removeprefix("timm:"), streams=streams, image_size=image_size)
@@ -52,4 +56,11 @@ def create_backbone(
     if insert is not None:
         for stage, channels, count in zip(network.stages, network.stage_channels, insert_counts, strict=True):
             inserts.append([insert(channels) for _ in range(min(count, len(stage)))])
-    return TwoStreamBackbone(network, streams=streams, inserts=inserts, stem_relu=stem_relu, arch=arch)
+    return TwoStreamBackbone(
+        network,
+        streams=streams,
+        inserts=inserts,
+        stem_relu=stem_relu,
+        independent_stages=independent_stages,
+        arch=arch,
+    )

@@ -45,7 +45,10 @@ class EmbeddingNet(nn.Module):
 
     def forward(self, images: Tensor, modalities: Tensor) -> Embedded:
         """``(B, 3, H, W)`` normalised pictures of any mixture of spectra."""
-        maps = self.backbone(images, modalities)
+        return self.head(self.backbone(images, modalities))
+
+    def head(self, maps: Tensor) -> Embedded:
+        """Everything after the backbone, from its map ``(B, C, h, w)``."""
         pooled = self.pooling(maps)
         bn = self.bottleneck(pooled)
         return Embedded(maps, pooled, bn, self.classifier(bn))

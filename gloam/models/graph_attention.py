@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, elu, leaky_relu, log_softmax
 
+from gloam.models.row_attention import row_attention
+
 
 class GraphAttention(nn.Module):
     """One attention head: every row mixes the rows it is connected to.
@@ -43,8 +45,8 @@ class GraphAttention(nn.Module):
         projected = rows @ self.W
         left, right = self.a.squeeze(1).chunk(2)
         scores = leaky_relu((projected @ left)[:, None] + (projected @ right)[None, :], self.slope)
-        weights = scores.masked_fill(~connected, -torch.inf).softmax(dim=1)
-        return dropout(weights, self.dropout_rate, self.training) @ projected
+        weights = row_attention(scores, connected, dropout_rate=self.dropout_rate, training=self.training)
+        return weights.to(projected.dtype) @ projected
 
 
 class CrossModalityGraph(nn.Module):

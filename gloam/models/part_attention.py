@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gloam.models.neck import BNNeck
+from gloam.models.row_attention import row_attention
 
 
 class WeightedPartAttention(nn.Module):
@@ -41,8 +42,8 @@ class WeightedPartAttention(nn.Module):
         """
         parts = adaptive_avg_pool2d(maps, (self.num_parts, 1))
         query, key, value = (layer(parts).squeeze(3) for layer in (self.fc1, self.fc2, self.fc3))
-        attention = torch.einsum("bdi,bdj->bij", query, key).softmax(dim=2)
-        refined = torch.einsum("bij,bdj->bdi", attention, value)
+        attention = row_attention(query.transpose(1, 2) @ key)
+        refined = value @ attention.to(value.dtype).transpose(1, 2)
         aggregated = refined @ self.gate.softmax(dim=0)
         joined: Tensor = self.bottleneck(aggregated + feature)
         return joined

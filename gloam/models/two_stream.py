@@ -1,4 +1,4 @@
-"""Backbones for two spectra: a stem each, one shared trunk, any mixture of rows."""
+"""Backbones for two spectra: a stem each (and early stages, if asked), one shared trunk, any mixture of rows."""
 
 from __future__ import annotations
 
@@ -13,38 +13,47 @@ from gloam.models.resnet import ResNet
 
 
 class Stem(nn.Module):
-    """First convolution of a residual network: conv1, bn1, (ReLU), max-pool.
+    """What a spectrum has for itself: conv1, bn1, (ReLU), max-pool, and the first stages if they are not shared.
 
     Args:
         network: its layers are copied.
         relu: WSL-VIReID's release has none between the norm and the pool.
+        stages: how many residual stages follow (CGRNet: 1).
     """
 
-    def __init__(self, network: ResNet, relu: bool = True) -> None:
+    def __init__(self, network: ResNet, relu: bool = True, stages: int = 0) -> None:
         super().__init__()
         self.conv1 = copy.deepcopy(network.conv1)
         self.bn1 = copy.deepcopy(network.bn1)
         self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.stages = stages
+        for number in range(1, stages + 1):
+            self.add_module(f"layer{number}", copy.deepcopy(network.stages[number - 1]))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` to ``(B, 64, H/4, W/4)``."""
-        pooled: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return pooled
+        """``(B, 3, H, W)`` to ``(B, 64, H/4, W/4)``, or the map of the last own stage."""
+        x: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for number in range(1, self.stages + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+        return x
 
 
 class Trunk(nn.Module):
-    """The four shared stages, with an optional block after chosen residual blocks.
+    """The shared stages, with an optional block after chosen residual blocks.
 
     Args:
         network: its stages are taken over.
         inserts: blocks after the last q residual blocks of each stage, as one list per stage.
+        first: number of the first shared stage.
     """
 
-    def __init__(self, network: ResNet, inserts: list[list[nn.Module]] | None = None) -> None:
+    def __init__(self, network: ResNet, inserts: list[list[nn.Module]] | None = None, first: int = 1) -> None:
         super().__init__()
+        self.first = first
         for number, stage in enumerate(network.stages, start=1):
-            self.add_module(f"layer{number}", stage)
+            if number >= first:
+                self.add_module(f"layer{number}", stage)
         for number, blocks in enumerate(inserts or [], start=1):
             self.add_module(f"NL_{number}", nn.ModuleList(blocks))
         self._has_inserts = any(inserts or [])
@@ -56,7 +65,7 @@ class Trunk(nn.Module):
             x: ``(B, C, h, w)``.
             adapt: how an inserted block is applied (video reshapes frames to clips); default: as it is.
         """
-        for number in (1, 2, 3, 4):
+        for number in range(self.first, 5):
             stage = self.get_submodule(f"layer{number}")
             if not self._has_inserts:
                 x = stage(x)
@@ -81,6 +90,7 @@ class TwoStreamBackbone(nn.Module):
         streams: 1 or 2.
         inserts: see :class:`Trunk`.
         stem_relu: see :class:`Stem`.
+        independent_stages: residual stages that each stream has for itself.
         arch: the name it was built from.
     """
 
@@ -91,15 +101,20 @@ class TwoStreamBackbone(nn.Module):
         streams: int = 2,
         inserts: list[list[nn.Module]] | None = None,
         stem_relu: bool = True,
+        independent_stages: int = 0,
         arch: str = "",
     ) -> None:
         super().__init__()
         self.arch = arch
         self.streams = streams
         self.out_channels = network.out_channels
-        self.stem_visible = Stem(network, stem_relu)
+        self.stem_visible = Stem(network, stem_relu, independent_stages)
         self.stem_infrared = copy.deepcopy(self.stem_visible) if streams == 2 else None
-        self.trunk = Trunk(network, inserts)
+        self.trunk = Trunk(network, inserts, first=independent_stages + 1)
+
+    def early(self, images: Tensor, modalities: Tensor) -> Tensor:
+        """Every row through its spectrum's own layers: the input of the shared trunk, ``(B, c, h, w)``."""
+        return route_rows(images, modalities, self.stem_visible, self.stem_infrared)
 
     def forward(
         self, images: Tensor, modalities: Tensor, adapt: Callable[[nn.Module, Tensor], Tensor] | None = None
@@ -114,7 +129,7 @@ class TwoStreamBackbone(nn.Module):
         Returns:
             ``(B, C, h, w)``.
         """
-        maps: Tensor = self.trunk(route_rows(images, modalities, self.stem_visible, self.stem_infrared), adapt)
+        maps: Tensor = self.trunk(self.early(images, modalities), adapt)
         return maps
 
 

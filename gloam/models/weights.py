@@ -59,7 +59,7 @@ def load_weights(module: nn.Module, source: str | Path, *, minimum: float = 0.9)
         module: a method, or anything that contains a backbone.
         source: ``imagenet``, or a file (.pth, .pt, .t, .ckpt, .safetensors) or run folder of an earlier training. Files
             may be wrapped under ``state_dict``, ``net`` or ``model``, carry ``module.`` prefixes, or use the names of
-            the AGW, DDAG and MMGL releases.
+            the AGW, DDAG, MMGL and CGRNet releases, or those that the method itself renames.
         minimum: fraction of the backbone's tensors that must match.
 
     Returns:
@@ -71,6 +71,8 @@ def load_weights(module: nn.Module, source: str | Path, *, minimum: float = 0.9)
     if str(source) == "imagenet":
         return load_imagenet(module)
     state = read_state(source)
+    if callable(rename := getattr(module, "rename_published", None)):
+        state = rename(state)
     backbones = _backbones(module)
     found = _translate(state, backbones)
     return _apply(module, found, str(source), [name for name, _ in backbones], minimum)
@@ -218,14 +220,8 @@ def _translate(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]])
         for source in sources:
             part = {k.removeprefix(source): v for k, v in state.items() if k.startswith(source)}
             if isinstance(backbone, TwoStreamBackbone) and "trunk.layer1.0.conv1.weight" in part:
-                # Another method of ours: fill both stems from a one-stream file.
-                if "stem_infrared.conv1.weight" not in part:
-                    part |= {
-                        k.replace("stem_visible", "stem_infrared"): v
-                        for k, v in part.items()
-                        if k.startswith("stem_visible.")
-                    }
-                translated |= {f"{prefix}{k}": v for k, v in part.items()}
+                # Another method of ours.
+                translated |= {f"{prefix}{k}": v for k, v in _fit_streams(part, backbone).items()}
                 break
             if "layer1.0.conv1.weight" in part or (isinstance(backbone, TimmBackbone) and part):
                 translated |= {f"{prefix}{k}": v for k, v in _from_single_network(part, backbone).items()}
@@ -241,23 +237,48 @@ def _source_prefixes(state: Iterable[str]) -> list[str]:
 
 
 def _from_reference(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:
-    """AGW, DDAG and MMGL names; every module of the release holds a whole ResNet of which most is dead weight."""
-    found = {k: v for k, v in state.items() if not k.startswith(("visible_module.", "thermal_module.", "base_resnet."))}
-    for prefix, _ in backbones:
-        for theirs, own, keep in (
-            ("visible_module.visible.", "stem_visible.", _STEM),
-            ("thermal_module.thermal.", "stem_infrared.", _STEM),
-            ("base_resnet.base.", "trunk.", ("layer",)),
-            ("NL_", "trunk.NL_", ("",)),
-        ):
+    """AGW, DDAG, MMGL and CGRNet names; modules of the releases hold whole ResNets of which most is dead weight."""
+    own_stages = any(name.startswith("visible_block.base.") for name in state)
+    rules = (
+        ("visible_module.visible.", "stem_visible.", _STEM),
+        ("thermal_module.thermal.", "stem_infrared.", _STEM),
+        ("visible_block.base.", "stem_visible.", ("layer1.",)),
+        ("thermal_block.base.", "stem_infrared.", ("layer1.",)),
+        ("common_block.base.", "trunk.", ("layer2.",)),
+        ("base_resnet.base.", "trunk.", ("layer3.", "layer4.") if own_stages else ("layer",)),
+        ("NL_", "trunk.NL_", ("",)),
+    )
+    modules = tuple(theirs.split(".")[0] + "." for theirs, _, _ in rules[:-1])
+    found = {k: v for k, v in state.items() if not k.startswith(modules)}
+    for prefix, backbone in backbones:
+        part: dict[str, Tensor] = {}
+        for theirs, own, keep in rules:
             for name, value in state.items():
                 rest = name.removeprefix(theirs)
                 if name.startswith(theirs) and rest.startswith(keep):
-                    found[f"{prefix}{own}{rest}"] = value
+                    part[f"{own}{rest}"] = value
+        if isinstance(backbone, TwoStreamBackbone):
+            part = _fit_streams(part, backbone)
+        found |= {f"{prefix}{k}": v for k, v in part.items()}
         owner = prefix.removesuffix("backbone.")
         for head in ("bottleneck.", "classifier."):
             found |= {f"{owner}{k}": v for k, v in state.items() if k.startswith(head)}
     return found
+
+
+def _fit_streams(part: dict[str, Tensor], backbone: TwoStreamBackbone) -> dict[str, Tensor]:
+    """Fill what a two-stream backbone has more than once: stems from a one-stream file, stages kept by each stream."""
+    part = dict(part)
+    for number in range(1, backbone.stem_visible.stages + 1):
+        for name in [n for n in part if n.startswith(f"trunk.layer{number}.")]:
+            value = part.pop(name)
+            part.setdefault(name.replace("trunk", "stem_visible"), value)
+            if any(n.startswith("stem_infrared.") for n in part):
+                part.setdefault(name.replace("trunk", "stem_infrared"), value)
+    if "stem_infrared.conv1.weight" not in part:
+        visible = {k: v for k, v in part.items() if k.startswith("stem_visible.")}
+        part |= {k.replace("stem_visible", "stem_infrared"): v for k, v in visible.items()}
+    return part if backbone.streams == 2 else {k: v for k, v in part.items() if not k.startswith("stem_infrared.")}
 
 
 def _from_single_network(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
@@ -268,10 +289,9 @@ def _from_single_network(state: dict[str, Tensor], backbone: nn.Module) -> dict[
     for name, value in state.items():
         if name.startswith(_STEM):
             renamed[f"stem_visible.{name}"] = value
-            renamed[f"stem_infrared.{name}"] = value
         elif name.startswith("layer"):
             renamed[f"trunk.{name}"] = value
-    return renamed
+    return _fit_streams(renamed, backbone) if isinstance(backbone, TwoStreamBackbone) else renamed
 
 
 def _apply(
