@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from gloam.data.batch import Batch
-from gloam.methods import Method, create_method
+from gloam.methods import Method, create_method, get_method
+from gloam.methods.contrastive_baselines import TwoViewMethod
 
 HEIGHT, WIDTH, FRAMES = 96, 48, 4
 IDS, PER_MODALITY = 4, 4
@@ -18,13 +21,17 @@ IDS, PER_MODALITY = 4, 4
 SMALL: dict[str, dict[str, Any]] = {
     "cluster_contrast": {"k1": 5, "k2": 2, "min_samples": 2},
     "spcl": {"k1": 5, "k2": 2, "min_samples": 2},
+    "simsiam": {"hidden_dim": 32, "out_dim": 32, "predictor_dim": 8},
+    "ntxent": {"hidden_dim": 32},
     # Batches of the contract have no partner rows.
     "metaprd": {"k1": 5, "k2": 2, "min_samples": 2, "ppa": False, "gcn": True, "gcn_hidden": 8, "gcn_neighbours": 4},
 }
 
 
 def small_method(name: str, num_classes: int = IDS) -> Method[Any]:
-    """A method with the tiny backbone and fixed initial weights."""
+    """A method with the tiny backbone and fixed initial weights; skips where its optional package is missing."""
+    if issubclass(get_method(name), TwoViewMethod):
+        pytest.importorskip("lightly")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return create_method(name, num_classes, **{"arch": "tiny", **SMALL.get(name, {})})
@@ -46,6 +53,16 @@ def people(video: bool, both_modalities: bool = True, seed: int = 0) -> Batch:
         indices=torch.arange(len(pids)),
         views=torch.zeros_like(pids),
     )
+
+
+def with_views(method: Method[Any], batch: Batch, seed: int = 0) -> Batch:
+    """The batch as the method's augmentation gives it: with noisy second views where the method compares two."""
+    if not isinstance(method, TwoViewMethod):
+        return batch
+    noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(seed))
+    second = dataclasses.replace(batch, images=batch.images + 0.5 * noise, views=torch.ones_like(batch.views))
+    pairs = {f.name: (getattr(batch, f.name), getattr(second, f.name)) for f in dataclasses.fields(Batch)}
+    return Batch(**{name: torch.cat(pair) for name, pair in pairs.items()})
 
 
 class MemoryContext:

@@ -8,7 +8,7 @@ import torch
 from gloam.errors import GloamError
 from gloam.methods import create_method, list_methods
 from gloam.methods.base import Method
-from tests.methods.contract import MemoryContext, people, small_method
+from tests.methods.contract import MemoryContext, people, small_method, with_views
 
 METHODS = list_methods()
 
@@ -18,7 +18,7 @@ def _train_batch(method: Method, data, context: MemoryContext):
     keep = context.labels >= 0
     batch = data.select(keep)
     batch.pids = context.labels[keep]
-    return batch
+    return with_views(method, batch)
 
 
 def _start(name: str):
