@@ -22,6 +22,14 @@ from gloam.models.backbone import create_backbone
 from gloam.models.multi_view_attention import MultiViewAttention
 from gloam.models.video_nonlocal import SpatioTemporalNonLocal, over_clips
 
+# Prefix in the release's checkpoints -> prefix here; the attention, the neck and both classifiers keep their names.
+_PUBLISHED = {
+    "backbone.conv1.": "backbone.stem_visible.conv1.",
+    "backbone.bn1.": "backbone.stem_visible.bn1.",
+    "backbone.layer": "backbone.trunk.layer",
+    "NL_": "backbone.trunk.NL_",
+}
+
 
 class M3ReIDOptions(MethodOptions):
     """Flags of M3-ReID; the release hard-codes most of them."""
@@ -91,6 +99,16 @@ class M3ReID(Method[M3ReIDOptions]):
         """Unit clip embeddings ``(N, 3 heads C)`` of clips ``(N, T, 3, H, W)``; any T."""
         frames, clip_length, _ = self._frames(images)
         return normalize(self._average(frames, clip_length), dim=1, eps=1e-12)
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release keeps a torchvision network and, beside it, the non-local blocks (m3-reid.md 6.7)."""
+        if not any(name.startswith("backbone.layer1.") for name in state):
+            return state
+        renamed = {}
+        for name, value in state.items():
+            theirs = next((prefix for prefix in _PUBLISHED if name.startswith(prefix)), "")
+            renamed[_PUBLISHED.get(theirs, "") + name.removeprefix(theirs)] = value
+        return renamed
 
     def _frames(self, clips: Tensor) -> tuple[Tensor, int, list[Tensor]]:
         """BN-neck embeddings of all frames ``(B T, D)`` in float32, T, and the grouped masks."""
