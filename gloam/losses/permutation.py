@@ -6,6 +6,7 @@ original stripe ``O[r]`` at position ``r`` of the shuffled picture; its matrix h
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -93,6 +94,13 @@ def permutation_loss(predicted: Tensor, orders: Tensor, form: PermutationLoss = 
         return -chosen.clamp_min(torch.finfo(predicted.dtype).tiny).log().mean()
     squared = (predicted - order_matrix(orders, predicted.dtype)).square().sum(dim=(1, 2)).mean()
     return squared / orders.shape[1] ** 2 if form == "mse_mean" else squared
+
+
+def uniform_permutation_loss(num_stripes: int, form: PermutationLoss = "mse_sum") -> float:
+    """What :func:`permutation_loss` is for P stripes when every entry of the prediction is 1/P: nothing is known."""
+    if form == "ce":
+        return math.log(num_stripes)
+    return (num_stripes - 1) / (num_stripes**2 if form == "mse_mean" else 1)
 
 
 def permutation_accuracy(predicted: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +16,18 @@ class MethodOptions(BaseModel):
     """Flags of one method. Unknown names are errors; a field's description is its ``--help`` text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Plateau(NamedTuple):
+    """Where a part of the loss rests while nothing is learned.
+
+    Attributes:
+        value: what the part is for an uninformed network.
+        cure: what to try when training stays there, in sentences.
+    """
+
+    value: float
+    cure: str
 
 
 class EpochContext(Protocol):
@@ -138,6 +150,10 @@ class Method(nn.Module, Generic[OptionsT]):
 
     def after_step(self) -> None:
         """Called after every optimiser step: momentum memories and averaged teachers update here, outside autograd."""
+
+    def plateaus(self) -> dict[str, Plateau]:
+        """Name of a part that ``training_step`` returns -> its plateau; the trainer warns while training stays there."""
+        return {}
 
     def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Names of this method's published checkpoint to names of this module, beyond those of the usual backbones.

@@ -26,9 +26,10 @@ from gloam.losses.permutation import (
     permutation_loss,
     shuffle_stripes,
     sinkhorn,
+    uniform_permutation_loss,
 )
 from gloam.methods import register
-from gloam.methods.base import EpochContext, Method, MethodOptions
+from gloam.methods.base import EpochContext, Method, MethodOptions, Plateau
 from gloam.models.backbone import create_backbone
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.models.weights import to_reference_names
@@ -144,6 +145,18 @@ class MMGL(Method[MMGLOptions]):
             outputs["cycle_contrastive"] = contrast
             loss = loss + options.cl_weight * contrast
         return {"loss": loss, **outputs}
+
+    def plateaus(self) -> dict[str, Plateau]:
+        """The permutation loss of a uniform guess; published flags leave it well within the first fifth of training."""
+        if not self.options.permutation:
+            return {}
+        value = uniform_permutation_loss(self.options.num_stripes, self.options.permutation_loss)
+        cure = (
+            "The pictures' orders are not recovered yet. Use method.permutation_loss mse_sum or ce (mse_mean does not "
+            "train), a network whose receptive field covers the picture's height, less method.gumbel_noise, or more "
+            "epochs."
+        )
+        return {"permutation": Plateau(value, cure)}
 
     def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
         """Unit average-pooled features ``(N, D)`` of unshuffled pictures."""

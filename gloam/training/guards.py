@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from gloam.errors import GloamError
+from gloam.methods.base import Plateau
 
 _CURES = (
     "Try a lower optimizer.lr, a longer schedule.warmup_epochs or train.clip_norm; from random weights use the exact "
@@ -15,6 +16,8 @@ _CURES = (
 )
 
 _NEAR = 1e-4
+# A part rests at its plateau above this share of it, is looked at this often per stage, and not before so many epochs.
+_PLATEAU, _LOOKS, _EARLIEST = 0.98, 5, 3
 
 
 class CollapseGuard:
@@ -22,10 +25,15 @@ class CollapseGuard:
 
     Args:
         stage: for messages.
+        epochs: epochs of the stage.
+        plateaus: where loss parts rest while nothing is learned (``Method.plateaus``).
     """
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, epochs: int = 0, plateaus: Mapping[str, Plateau] | None = None) -> None:
         self._stage = stage
+        self._plateaus = dict(plateaus or {})
+        # After each fifth of training, a function of the epoch alone: a resumed run says the same.
+        self._looks = {math.ceil(epochs * part / _LOOKS) for part in range(1, _LOOKS + 1)}
         self._losses: list[float] = []
 
     def check_loss(self, value: float, epoch: int, step: int) -> float:
@@ -51,8 +59,8 @@ class CollapseGuard:
             epoch: for the message.
 
         Returns:
-            A hint where a triplet term rests at ln 2, its value when all distances are equal
-            (agw-and-ddag.md 1.8); else None.
+            A hint where a triplet term rests at ln 2, its value when all distances are equal (agw-and-ddag.md 1.8), or
+            where after a fifth of training (two fifths, ...) a part is still at its plateau (mmgl.md 2.8); else None.
 
         Raises:
             GloamError: collapse.
@@ -73,4 +81,11 @@ class CollapseGuard:
                 f"The triplet term rests at ln 2 = 0.693 in epoch {epoch} of stage {self._stage!r}: all distances are "
                 f"alike, which usually comes before a collapse. {_CURES}"
             )
+        if epoch + 1 >= _EARLIEST and epoch + 1 in self._looks:
+            for name, plateau in self._plateaus.items():
+                if means.get(name, 0.0) >= _PLATEAU * plateau.value:
+                    return (
+                        f"After {epoch + 1} epochs of stage {self._stage!r} the part {name!r} of the loss is "
+                        f"{means[name]:.4f}; without any learning it is {plateau.value:.4f}. {plateau.cure}"
+                    )
         return None

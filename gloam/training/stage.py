@@ -77,7 +77,7 @@ class Stage:
         self._modalities = torch.tensor([int(record.modality) for record in data.records])
         self._cams = torch.tensor([record.cam for record in data.records])
         self._augment = Augmenter(recipe.augment)
-        self._guard = CollapseGuard(name)
+        self._guard = CollapseGuard(name, recipe.train.epochs, method.plateaus())
         sampler = recipe.sampler
         if recipe.train.iterations is not None:
             sampler = sampler.model_copy(update={"iterations": recipe.train.iterations})
