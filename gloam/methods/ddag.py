@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import torch
@@ -128,3 +129,11 @@ class DDAG(Method[DDAGOptions]):
             heads = [*self.graph.heads, self.graph.out_att]
             groups += [{"params": list(head.parameters()), "lr": lr} for head in heads]
         return groups
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release keeps its graph heads at the top level: ``attention_0`` .. and ``out_att``."""
+        return {re.sub(r"^attention_(\d+)\.|^(out_att)\.", _graph_name, name): value for name, value in state.items()}
+
+
+def _graph_name(published: re.Match[str]) -> str:
+    return f"graph.heads.{published[1]}." if published[1] else "graph.out_att."

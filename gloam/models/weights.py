@@ -262,7 +262,7 @@ def _from_reference(state: dict[str, Tensor], backbones: list[tuple[str, nn.Modu
         found |= {f"{prefix}{k}": v for k, v in part.items()}
         owner = prefix.removesuffix("backbone.")
         for head in ("bottleneck.", "classifier."):
-            found |= {f"{owner}{k}": v for k, v in state.items() if k.startswith(head)}
+            found |= {f"{owner}{k}": found.pop(k) for k in list(found) if k.startswith(head)}
     return found
 
 

@@ -46,6 +46,33 @@ def test_reference_checkpoints_load_completely(method: str, entries: int, wrap: 
         assert torch.equal(value, target.state_dict()[name]), name
 
 
+def test_ddag_checkpoints_bring_part_and_graph_attention(tmp_path: Path) -> None:
+    made = _reference_file("ddag", 206, tmp_path / "plain.t")
+    state, own = made["state"], made["source"]
+    state |= {k: v for k, v in own.items() if k.startswith("wpa.")}
+    state |= {
+        k.replace("graph.heads.", "attention_").removeprefix("graph."): v
+        for k, v in own.items()
+        if k.startswith("graph.")
+    }
+    # Dead layers of the release.
+    dead = {
+        "wpa.W.0.weight": torch.zeros(4),
+        "classifier1.weight": torch.zeros(4),
+        "classifier2.weight": torch.zeros(4),
+    }
+    assert {"attention_3.W", "out_att.a", "wpa.fc1.0.weight", "wpa.gate"} <= set(state)
+    torch.save({"net": state | dead, "cmc": np.ones(3)}, tmp_path / "ddag.t")
+    target = create_method("ddag", 206)
+    report = load_weights(target, tmp_path / "ddag.t")
+    # Running state of gloam's own that no release has.
+    assert report.missing == ["epoch_loss", "epoch_steps", "graph_weight"]
+    assert report.unexpected == sorted(dead)
+    assert not report.mismatched
+    for name, value in made["source"].items():
+        assert torch.equal(value, target.state_dict()[name]), name
+
+
 def test_a_classifier_of_another_size_keeps_its_fresh_weights(tmp_path: Path) -> None:
     _reference_file("base", 206, tmp_path / "ref.t")
     report = load_weights(create_method("base", 395), tmp_path / "ref.t")

@@ -72,3 +72,34 @@ def graph_branch(module, features, labels):
     heads = [elu(graph_attention(features, head.W, head.a, adjacency > 0)) for head in module.heads]
     out = graph_attention(torch.cat(heads, 1), module.out_att.W, module.out_att.a, adjacency > 0)
     return elu(out).log_softmax(1)
+
+
+def channel_attention(maps, keys, gamma):
+    """CGRNet's similarity module as released: softmax of (row maximum - energy)."""
+    batch, channels = maps.shape[:2]
+    rows, columns = maps.reshape(batch, channels, -1), keys.reshape(batch, channels, -1)
+    energy = torch.bmm(rows, columns.permute(0, 2, 1))
+    attention = (energy.amax(dim=2, keepdim=True).expand_as(energy) - energy).softmax(dim=2)
+    return gamma * torch.bmm(attention, rows).reshape(maps.shape) + maps, attention
+
+
+def position_attention(relation, queries, sources):
+    """CGRNet's generic relation on two whole maps: every position of one against every position of the other."""
+    batch, _, height, width = queries.shape
+    query = relation["query_conv"](queries).reshape(batch, -1, height * width).permute(0, 2, 1)
+    key = relation["key_conv"](sources).reshape(batch, -1, height * width)
+    value = relation["value_conv"](sources).reshape(batch, -1, height * width)
+    attention = torch.bmm(query, key).softmax(dim=2)
+    out = torch.bmm(value, attention.permute(0, 2, 1)).reshape(queries.shape)
+    return relation["gamma"] * out + queries, attention
+
+
+def graph_reasoning(maps, relations):
+    """CGRNet's fusion of three generic relations; the mean is expanded to a whole map."""
+    whole = maps.mean(dim=(2, 3), keepdim=True).expand_as(maps)
+    return (
+        maps
+        + position_attention(relations["global2local"], maps, whole)[0]
+        + position_attention(relations["local2local"], maps, maps)[0]
+        + position_attention(relations["local2global"], whole, maps)[0]
+    )
