@@ -46,7 +46,7 @@ def create_backbone(
             raise GloamError(f"{arch} has no residual stages to keep apart. Choose a ResNet.")
         if insert is not None and any(insert_counts):
             raise GloamError(f"{arch} has no residual stages to insert blocks into. Set the number of blocks to 0.")
-        return TimmBackbone(arch.removeprefix("timm:"), streams=streams, image_size=image_size)
+        return TimmBackbone(arch.removeprefix("timm:"), streams=streams, image_size=image_size, last_stride=last_stride)
     name = arch.removesuffix(_IBN_SUFFIX)
     if name not in ARCHITECTURES:
         known = [*ARCHITECTURES, *(f"{a}{_IBN_SUFFIX}" for a in ARCHITECTURES), "timm:<name>"]

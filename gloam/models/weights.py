@@ -217,21 +217,31 @@ def _translate(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]])
     sources = _source_prefixes(state)
     translated = dict(state)
     for prefix, backbone in backbones:
+        if isinstance(backbone, TimmBackbone):
+            translated |= _from_timm_file(state, prefix, backbone)
+            continue
         for source in sources:
             part = {k.removeprefix(source): v for k, v in state.items() if k.startswith(source)}
             if isinstance(backbone, TwoStreamBackbone) and "trunk.layer1.0.conv1.weight" in part:
                 # Another method of ours.
                 translated |= {f"{prefix}{k}": v for k, v in _fit_streams(part, backbone).items()}
                 break
-            if "layer1.0.conv1.weight" in part or (isinstance(backbone, TimmBackbone) and part):
+            if "layer1.0.conv1.weight" in part:
                 translated |= {f"{prefix}{k}": v for k, v in _from_single_network(part, backbone).items()}
                 break
     return translated
 
 
+def _from_timm_file(state: dict[str, Tensor], prefix: str, backbone: TimmBackbone) -> dict[str, Tensor]:
+    """Any file that holds a timm network (timm's, OpenAI's or open_clip's names, a run of ours) to our names."""
+    if all(f"{prefix}{name}" in state for name in backbone.state_dict()):
+        return {}
+    return {f"{prefix}{name}": value for name, value in backbone.fit_state(state).items()}
+
+
 def _source_prefixes(state: Iterable[str]) -> list[str]:
     """Prefixes under which a file may keep its backbone, most specific first."""
-    marks = ("trunk.layer1.0.conv1.weight", "layer1.0.conv1.weight", "network.")
+    marks = ("trunk.layer1.0.conv1.weight", "layer1.0.conv1.weight")
     found = [name[: name.index(mark)] for mark in marks for name in state if mark in name]
     return list(dict.fromkeys(found))
 
