@@ -54,6 +54,11 @@ def decode_image(
             rgb = _to_rgb(image)
     except _BROKEN as error:
         raise UnreadableImage(_reason(path, error)) from error
+    return resize_rgb(rgb, height, width, interpolation)
+
+
+def resize_rgb(rgb: Image.Image, height: int, width: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+    """``(3, height, width)`` uint8, contiguous, of an RGB picture; the filters are antialiased."""
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), _FILTERS[interpolation])
     return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
