@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from sklearn.cluster import DBSCAN
 
-from benchmarks.machine import machine_info
+from benchmarks.machine import machine_info, peak_megabytes
 
 THREADS = 2
 EPS, K1, K2, MIN_SAMPLES = 0.6, 30, 6, 4
@@ -122,15 +122,6 @@ def measure(variant: str, count: int, width: int, labels_file: str) -> dict[str,
     result["seconds_neighbours"] = round(time.perf_counter() - start, 2)
     np.save(labels_file, labels)
     return {**result, "clusters": int(labels.max()) + 1, "outliers": int((labels < 0).sum())}
-
-
-def peak_megabytes(reset: bool = False) -> float:
-    """Peak resident memory of this process; ``reset`` starts the peak anew and gives what is resident now."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    key = "VmRSS" if reset else "VmHWM"
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
 def run(cases: tuple[tuple[str, int, int], ...] = CASES) -> list[dict[str, Any]]:

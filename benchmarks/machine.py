@@ -26,3 +26,12 @@ def machine_info(threads: int | None = None, packages: tuple[str, ...] = PACKAGE
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     versions = [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
     return {"machine": f"{model}, {cores} threads", "load": load, "versions": ", ".join(versions)}
+
+
+def peak_megabytes(reset: bool = False) -> float:
+    """Peak resident memory of this process (Linux); ``reset`` starts the peak anew and gives what is resident now."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    key = "VmRSS" if reset else "VmHWM"
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
