@@ -262,6 +262,40 @@ def rank_list(
     Console().print(f"{path}")
 
 
+def stripes(
+    run: Path,
+    /,
+    output: Path = Path("stripes.png"),
+    data: DataRoot = None,
+    images: int = 3,
+    seed: int = 0,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Permutation accuracy of an MMGL run on unseen people, and a picture of what its two tasks have learned.
+
+    Example:
+        gloam stripes runs/sysu_mm01/mmgl/2026-01-31_12-00-00 --output stripes.png
+
+    Args:
+        run: run folder or checkpoint file of method mmgl.
+        output: PNG file to write.
+        data: the dataset's folder, where it is not the one of training.
+        images: pictures of each spectrum to draw.
+        seed: seed of the stripe orders and of the choice of pictures.
+        batch_size: pictures per forward pass.
+        device: auto, cpu, cuda, cuda:1 ...
+    """
+    from gloam.training.stripes import report_run_stripes
+
+    report = report_run_stripes(
+        run, output, data_root=data, images=images, seed=seed, batch_size=batch_size, device=device
+    )
+    if report.scores:
+        Console().print(report.table())
+    Console().print(f"{report.path}")
+
+
 def doctor() -> None:
     """Versions, devices, cache folder and optional packages: what to paste into a bug report.
 
@@ -284,6 +318,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "extract": extract,
     "rank-list": rank_list,
+    "stripes": stripes,
     "doctor": doctor,
 }
 

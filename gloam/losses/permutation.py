@@ -103,6 +103,12 @@ def uniform_permutation_loss(num_stripes: int, form: PermutationLoss = "mse_sum"
     return (num_stripes - 1) / (num_stripes**2 if form == "mse_mean" else 1)
 
 
+def assign_orders(predicted: Tensor) -> Tensor:
+    """Maximum-weight assignments (Hungarian method) of ``(B, P, P)`` matrices: ``(B, P)`` int64 orders on the CPU."""
+    weights = predicted.detach().double().cpu().numpy()
+    return torch.from_numpy(np.stack([linear_sum_assignment(matrix, maximize=True)[1] for matrix in weights]))
+
+
 def permutation_accuracy(predicted: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
     """Accuracy of the maximum-weight assignment (Hungarian method), which is always a permutation.
 
@@ -113,7 +119,5 @@ def permutation_accuracy(predicted: Tensor, orders: Tensor) -> tuple[Tensor, Ten
     Returns:
         ``(B,)`` fraction of right positions (chance 1/P) and ``(B,)`` whether the whole order is right (chance 1/P!).
     """
-    weights = predicted.detach().double().cpu().numpy()
-    assigned = np.stack([linear_sum_assignment(matrix, maximize=True)[1] for matrix in weights])
-    right = torch.from_numpy(assigned) == orders.cpu()
+    right = assign_orders(predicted) == orders.cpu()
     return right.double().mean(dim=1), right.all(dim=1).double()

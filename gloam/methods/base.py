@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +16,11 @@ class MethodOptions(BaseModel):
     """Flags of one method. Unknown names are errors; a field's description is its ``--help`` text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def label_spaces(self) -> Literal["one", "two", "either"]:
+        """``one``: a label means the same person in both spectra; ``two``: each spectrum is numbered for itself."""
+        return "one"
 
 
 class Plateau(NamedTuple):
@@ -152,7 +157,7 @@ class Method(nn.Module, Generic[OptionsT]):
         """Called after every optimiser step: momentum memories and averaged teachers update here, outside autograd."""
 
     def plateaus(self) -> dict[str, Plateau]:
-        """Name of a part that ``training_step`` returns -> its plateau; the trainer warns while training stays there."""
+        """Name of a loss part of ``training_step`` -> its plateau; the trainer warns while training stays there."""
         return {}
 
     def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

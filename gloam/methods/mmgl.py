@@ -164,7 +164,7 @@ class MMGL(Method[MMGLOptions]):
 
     def predict_orders(self, images: Tensor, modalities: Tensor) -> Tensor:
         """Soft permutation matrices ``(N, P, P)`` of already shuffled pictures, without noise."""
-        return self._matrices(self.backbone(images, modalities))
+        return self.permutation_matrices(self.backbone(images, modalities))
 
     def score_orders(self, images: Tensor, modalities: Tensor, generator: torch.Generator) -> Tensor:
         """``(N, 2)``: fraction of right positions and whether the whole order is right, for freshly drawn orders."""
@@ -191,12 +191,13 @@ class MMGL(Method[MMGLOptions]):
         for _ in range(options.gumbel_samples):
             shape = (len(maps), options.num_stripes, options.num_stripes)
             noise = gumbel_noise(shape, self._generator).to(maps.device) if options.gumbel_noise else None
-            matrices = self._matrices(maps, noise)
+            matrices = self.permutation_matrices(maps, noise)
             losses.append(permutation_loss(matrices, orders, options.permutation_loss))
         accuracy = (matrices.detach().argmax(dim=2) == orders).float().mean()
         return torch.stack(losses).mean(), accuracy
 
-    def _matrices(self, maps: Tensor, noise: Tensor | None = None) -> Tensor:
+    def permutation_matrices(self, maps: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Soft permutation matrices ``(N, P, P)`` of feature maps ``(N, C, h, w)``; noise of that shape is optional."""
         parts = self.options.num_stripes
         scores = self.fc1(maps.mean(dim=(2, 3))).float().view(-1, parts, parts)
         if noise is not None:

@@ -1,0 +1,317 @@
+"""What MMGL's two tasks have learned: shuffled stripes put back in order, and stripes found again across spectra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from gloam.atomic import atomic_path
+from gloam.errors import GloamError
+from gloam.losses.cycle_contrastive import soft_nearest
+from gloam.losses.permutation import assign_orders, shuffle_stripes
+from gloam.visualize.rank_list import QUERY, RIGHT, WRONG
+
+Light = Literal["V", "T"]
+_NAMES: dict[Light, str] = {"V": "visible", "T": "infrared"}
+_QUERIES = 2  # stripes per picture whose neighbours are shown
+# Inches: picture height, patch width, gaps, captions, headings.
+_TALL, _PATCH, _GAP, _CAPTION, _HEAD = 1.5, 0.95, 0.14, 0.22, 0.95
+_PIXELS = 144  # per inch
+
+
+@dataclass(frozen=True)
+class StripePictures:
+    """n visible pictures, then n infrared ones, and what a network makes of their shuffled stripes.
+
+    Attributes:
+        images: ``(2n, 3, H, W)`` uint8, in their natural order of stripes.
+        orders: ``(2n, P)`` int64; stripe ``r`` of a shuffled picture is stripe ``orders[:, r]`` of the picture.
+        matrices: ``(2n, P, P)`` soft permutation matrices of the shuffled pictures, or None.
+        vectors: ``(2n, K, D)`` stripe vectors of the shuffled pictures (K = P, or 1 for whole pictures), or None.
+        temperature: of the soft retrieval.
+    """
+
+    images: Tensor
+    orders: Tensor
+    matrices: Tensor | None
+    vectors: Tensor | None
+    temperature: float = 0.07
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Where every stripe of one spectrum finds its likeness, among all shown stripes of both spectra.
+
+    Stripes are numbered ``picture * K + place``.
+
+    Attributes:
+        weights: ``(nK, nK)`` soft weights on the other spectrum's stripes.
+        nearest: ``(nK,)`` heaviest of them.
+        back: ``(nK,)`` the own spectrum's stripe that is nearest to the soft neighbour: the query itself if the cycle
+            closes.
+    """
+
+    weights: Tensor
+    nearest: Tensor
+    back: Tensor
+
+
+def find_neighbours(queries: Tensor, others: Tensor, temperature: float) -> Neighbours:
+    """Soft and hard nearest stripes in the other spectrum, and the way back.
+
+    Args:
+        queries: ``(n, K, D)`` stripe vectors of one spectrum.
+        others: ``(n, K, D)`` of the other.
+        temperature: of the soft retrieval.
+    """
+    own, other = (normalize(x.flatten(0, 1).float(), dim=1, eps=1e-12) for x in (queries, others))
+    weights = (own @ other.T / temperature).softmax(dim=1)
+    back = (soft_nearest(own, other, temperature) @ own.T).argmax(dim=1)
+    return Neighbours(weights, weights.argmax(dim=1), back)
+
+
+def draw_stripes(pictures: StripePictures, output: str | Path, *, seed: int = 0) -> Path:
+    """Draw a PNG with one panel per task.
+
+    Upper panel, per picture: the original, its shuffled stripes (numbered by their true place), the picture put back by
+    the Hungarian assignment of the soft permutation, and that matrix (ring: truth, dot: assignment). Lower panel: query
+    stripes, their nearest stripe in the other spectrum, the mixture that soft retrieval gives, and the stripe of the
+    query's own spectrum to which that mixture leads back. Blue with a tick is right, orange with a cross wrong.
+
+    Args:
+        pictures: what to draw; a panel whose data are None is left out.
+        output: PNG file.
+        seed: of the choice of query stripes.
+
+    Returns:
+        The path written.
+
+    Raises:
+        GloamError: neither panel has data.
+    """
+    if pictures.matrices is None and pictures.vectors is None:
+        raise GloamError("There is nothing to draw: the run was trained without permutation recovery and without PCC.")
+    figure = _draw(pictures, seed)
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary, format="png", dpi=_PIXELS)
+    return Path(output)
+
+
+class _Canvas:
+    """Axes placed by hand in inches from the upper left corner: automatic layouts are slow."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height), facecolor="white")
+
+    def text(self, x: float, y: float, text: str, size: float, colour: str = QUERY, weight: str = "bold") -> None:
+        place = (x / self.width, 1 - y / self.height)
+        self.figure.text(*place, text, fontsize=size, va="top", color=colour, fontweight=weight)
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
+        axes: Axes = self.figure.add_axes(box)
+        axes.set(xticks=[], yticks=[])
+        return axes
+
+    def picture(self, x: float, y: float, width: float, height: float, image: Tensor, title: str) -> Axes:
+        axes = self.axes(x, y, width, height)
+        axes.imshow(_pixels(image), aspect="auto", interpolation="bilinear")
+        axes.set_title(title, fontsize=7, color=QUERY, pad=3)
+        return axes
+
+
+def _draw(pictures: StripePictures, seed: int) -> Figure:
+    height, width = pictures.images.shape[-2:]
+    count = len(pictures.images) // 2
+    wide = _TALL * width / height
+    # The two halves must hold three pictures and a matrix, and four patches.
+    half = max(3 * (wide + _GAP) + _TALL + 0.4, 4 * (_PATCH + _GAP)) + 0.3
+    upper = _HEAD + count * (_TALL + _CAPTION + 0.3) if pictures.matrices is not None else 0.0
+    parts = 0 if pictures.vectors is None else pictures.vectors.shape[1]
+    patch = _PATCH * (height / max(parts, 1)) / width
+    lines = count * min(_QUERIES, max(parts, 1))
+    lower = _HEAD + lines * (patch + _CAPTION + _GAP) if pictures.vectors is not None else 0.0
+    canvas = _Canvas(2 * half + _GAP, upper + lower + _GAP)
+    if pictures.matrices is not None:
+        _draw_orders(canvas, pictures, pictures.matrices, wide, half)
+    if pictures.vectors is not None:
+        _draw_neighbours(canvas, pictures, pictures.vectors, upper, half, patch, seed)
+    return canvas.figure
+
+
+def _draw_orders(canvas: _Canvas, pictures: StripePictures, matrices: Tensor, wide: float, half: float) -> None:
+    """The upper panel."""
+    assigned = assign_orders(matrices)
+    right = assigned == pictures.orders
+    shuffled = shuffle_stripes(pictures.images, pictures.orders)
+    recovered = shuffle_stripes(shuffled, assigned.argsort(dim=1))
+    count, parts = len(pictures.images) // 2, pictures.orders.shape[1]
+    canvas.text(_GAP, 0.10, "permutation recovery", 12)
+    share = [f"{_NAMES[light]} {100 * part.double().mean():.0f} %" for light, part in _halves(right)]
+    canvas.text(_GAP, 0.34, f"stripes in their true place: {', '.join(share)} (chance {100 / parts:.0f} %)", 8.5)
+    canvas.text(_GAP, 0.52, "✓ right stripe, dot on ring", 8, RIGHT)
+    canvas.text(_GAP + 1.8, 0.52, "✗ wrong stripe, dot off ring (ring: truth)", 8, WRONG)
+    for number in range(len(pictures.images)):
+        light: Light = "V" if number < count else "T"
+        x, y = _GAP + (number // count) * half, _HEAD + (number % count) * (_TALL + _CAPTION + 0.3)
+        name = f"{light}{number % count + 1}"
+        order, assignment = pictures.orders[number].tolist(), assigned[number].tolist()
+        canvas.picture(x, y, wide, _TALL, pictures.images[number], f"{name} {_NAMES[light]}")
+        axes = canvas.picture(x + wide + _GAP, y, wide, _TALL, shuffled[number], "shuffled")
+        _mark_stripes(axes, pictures.images.shape[-2:], [str(stripe + 1) for stripe in order], [QUERY] * parts)
+        axes = canvas.picture(x + 2 * (wide + _GAP), y, wide, _TALL, recovered[number], "put back")
+        found = [order[assignment.index(place)] for place in range(parts)]
+        signs = [f"{stripe + 1} {'✓' if stripe == place else '✗'}" for place, stripe in enumerate(found)]
+        colours = [RIGHT if stripe == place else WRONG for place, stripe in enumerate(found)]
+        _mark_stripes(axes, pictures.images.shape[-2:], signs, colours)
+        axes = canvas.axes(x + 3 * (wide + _GAP) + 0.3, y, _TALL, _TALL)
+        _show_matrix(axes, matrices[number], order, assignment)
+
+
+def _mark_stripes(axes: Axes, size: tuple[int, ...], texts: list[str], colours: list[str]) -> None:
+    height, width = size
+    tall = height / len(texts)
+    for place, (text, colour) in enumerate(zip(texts, colours, strict=True)):
+        box = (-0.5 + 0.03 * width, place * tall - 0.5 + 0.04 * tall)
+        axes.add_patch(Rectangle(box, 0.94 * width, 0.92 * tall, fill=False, edgecolor=colour, linewidth=1.6))
+        axes.text(
+            0.08 * width,
+            (place + 0.5) * tall,
+            text,
+            fontsize=6.5,
+            va="center",
+            color="white",
+            fontweight="bold",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.2},
+        )
+
+
+def _show_matrix(axes: Axes, matrix: Tensor, order: list[int], assigned: list[int]) -> None:
+    parts = len(order)
+    axes.imshow(matrix.double().numpy(), cmap="Greys", vmin=0, vmax=1)
+    places = np.arange(parts)
+    axes.scatter(order, places, s=700 / parts**1.2, facecolors="none", edgecolors="#009E73", linewidths=1.8)
+    colours = [RIGHT if a == b else WRONG for a, b in zip(order, assigned, strict=True)]
+    axes.scatter(assigned, places, s=130 / parts**1.2, c=colours)
+    axes.set_xticks(places, [str(place + 1) for place in places], fontsize=6)
+    axes.set_yticks(places, [str(place + 1) for place in places], fontsize=6)
+    axes.tick_params(length=0, pad=1.5)
+    axes.set_title("soft permutation", fontsize=7, color=QUERY, pad=3)
+    axes.set_xlabel("true place", fontsize=6.5, labelpad=1)
+    axes.set_ylabel("shuffled place", fontsize=6.5, labelpad=3)
+
+
+def _draw_neighbours(
+    canvas: _Canvas, pictures: StripePictures, vectors: Tensor, top: float, half: float, patch: float, seed: int
+) -> None:
+    """The lower panel."""
+    count, parts = len(vectors) // 2, vectors.shape[1]
+    patches = _patches(shuffle_stripes(pictures.images, pictures.orders), parts)
+    halves = list(_halves(vectors))
+    canvas.text(_GAP, top + 0.10, "stripes found across spectra (PCC)", 12)
+    chosen = torch.Generator().manual_seed(seed)
+    notes = []
+    for side, (light, own) in enumerate(halves):
+        other, others = halves[1 - side]
+        found = find_neighbours(own, others, pictures.temperature)
+        names, other_names = _stripe_names(pictures, light, parts), _stripe_names(pictures, other, parts)
+        true, other_true = _true_stripes(pictures, light, parts), _true_stripes(pictures, other, parts)
+        here, there = patches[side], patches[1 - side]
+        notes.append(f"{_NAMES[light]} to {_NAMES[other]}: {_note(found, true, other_true, parts)}")
+        line = 0
+        for picture in range(count):
+            for place in sorted(torch.randperm(parts, generator=chosen)[:_QUERIES].tolist()):
+                query = picture * parts + place
+                x, y = _GAP + side * half, top + _HEAD + line * (patch + _CAPTION + _GAP)
+                nearest, back = int(found.nearest[query]), int(found.back[query])
+                weights = found.weights[query]
+                mixture = (weights[:, None] * there.flatten(1).float()).sum(0).view_as(there[0]).round().byte()
+                like, closes = bool(true[query] == other_true[nearest]), back == query
+                share = f"{other_names[nearest]}, {100 * weights[nearest]:.0f} %"
+                shown = (
+                    (here[query], f"{names[query]}", QUERY),
+                    (there[nearest], f"{_sign(like)} {share}" if parts > 1 else share, _colour(like, parts > 1)),
+                    (mixture, "soft neighbour", QUERY),
+                    (here[back], f"{_sign(closes)} back: {names[back]}", _colour(closes, True)),
+                )
+                for column, (image, title, colour) in enumerate(shown):
+                    left = x + column * (_PATCH + _GAP)
+                    _frame(canvas.picture(left, y, _PATCH, patch, image, title), colour)
+                line += 1
+    for number, note in enumerate(notes):
+        canvas.text(_GAP, top + 0.34 + 0.15 * number, note, 8, weight="normal")
+    legend = f"✓ {'same stripe of the body, or ' if parts > 1 else ''}back at the query"
+    canvas.text(_GAP, top + 0.64, legend, 8, RIGHT)
+    canvas.text(_GAP + 3.4, top + 0.64, "✗ another", 8, WRONG)
+
+
+def _note(found: Neighbours, true: Tensor, other_true: Tensor, parts: int) -> str:
+    """How often all shown stripes, not only the drawn ones, find the same part, the same place, and back."""
+    places = torch.arange(len(true)) % parts
+    closed = (found.back == torch.arange(len(true))).double().mean()
+    text = f"cycle closes for {100 * closed:.0f} % of {len(true)} stripes"
+    if parts == 1:
+        return text
+    part = (other_true[found.nearest] == true).double().mean()
+    place = (places[found.nearest] == places).double().mean()
+    return (
+        f"same body stripe {100 * part:.0f} %, same place in the shuffled picture {100 * place:.0f} % "
+        f"(chance of either {100 / parts:.0f} %); {text}"
+    )
+
+
+def _halves(tensor: Tensor) -> tuple[tuple[Light, Tensor], tuple[Light, Tensor]]:
+    visible, infrared = tensor.chunk(2)
+    return ("V", visible), ("T", infrared)
+
+
+def _patches(shuffled: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    """Stripes of each spectrum's shuffled pictures, ``(n * parts, 3, H / parts, W)``, picture by picture."""
+    count, channels, height, width = shuffled.shape
+    stripes = shuffled.reshape(count, channels, parts, height // parts, width).transpose(1, 2)
+    visible, infrared = stripes.chunk(2)
+    return visible.flatten(0, 1), infrared.flatten(0, 1)
+
+
+def _true_stripes(pictures: StripePictures, light: Light, parts: int) -> Tensor:
+    """``(n * parts,)`` original number of every stripe; zeros for whole pictures."""
+    orders = dict(_halves(pictures.orders))[light]
+    return orders.flatten() if parts > 1 else torch.zeros(len(orders), dtype=torch.int64)
+
+
+def _stripe_names(pictures: StripePictures, light: Light, parts: int) -> list[str]:
+    true = _true_stripes(pictures, light, parts).tolist()
+    return [
+        f"{light}{index // parts + 1} stripe {stripe + 1}" if parts > 1 else f"{light}{index + 1}"
+        for index, stripe in enumerate(true)
+    ]
+
+
+def _sign(right: bool) -> str:
+    return "✓" if right else "✗"
+
+
+def _colour(right: bool, known: bool) -> str:
+    return QUERY if not known else RIGHT if right else WRONG
+
+
+def _frame(axes: Axes, colour: str) -> None:
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=2.5)
+    axes.title.set_color(colour)
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """``(3, H, W)`` uint8 to ``(H, W, 3)``."""
+    return np.asarray(image.permute(1, 2, 0).cpu().numpy(), dtype=np.uint8)
