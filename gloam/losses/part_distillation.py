@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
 from gloam.losses.precision import at_least_float32
+from gloam.losses.triplet import pairwise_distances
 
 
 def part_identity_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.1) -> Tensor:
@@ -57,3 +58,38 @@ def orthogonality_loss(identity: Tensor, modality: Tensor) -> Tensor:
 def part_modality_loss(logits: Tensor, modalities: Tensor) -> Tensor:
     """Cross-entropy of ``(n, K, 2)`` modality logits: not adversarial, the modality feature shall carry the light."""
     return part_identity_loss(logits, modalities, label_smoothing=0.0)
+
+
+def known_pairs_triplet(
+    features: Tensor, own: Tensor, shared: Tensor, visible: Tensor, *, margin: float = 0.3
+) -> Tensor:
+    """Batch-hard triplet over the pairs whose relation is known.
+
+    *Source*: triplet of PF-MGCD's later versions (pf-mgcd.md 13). Inside a spectrum its own labels decide; a
+    visible and an infrared image are compared only if both have a label in the shared space, because an unmatched
+    infrared identity may be any of the visible ones. Anchors without a positive other than themselves, or without a
+    negative, are left out.
+
+    Args:
+        features: ``(n, D)`` unit rows.
+        own: ``(n,)`` labels inside each spectrum.
+        shared: ``(n,)`` labels in the space that both share, -1 where unknown.
+        visible: ``(n,)`` bool.
+        margin: hinge offset.
+
+    Returns:
+        Scalar; 0 if no anchor is left.
+    """
+    alike = visible[:, None] == visible[None, :]
+    known = shared >= 0
+    compared = alike | (known[:, None] & known[None, :])
+    same = torch.where(alike, own[:, None] == own[None, :], shared[:, None] == shared[None, :]) & compared
+    positives = same & ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+    negatives = compared & ~same
+    anchors = positives.any(dim=1) & negatives.any(dim=1)
+    if not bool(anchors.any()):
+        return features.sum() * 0
+    distances = pairwise_distances(features)[anchors]
+    far = distances.masked_fill(~positives[anchors], -torch.inf).amax(dim=1)
+    near = distances.masked_fill(~negatives[anchors], torch.inf).amin(dim=1)
+    return (far - near + margin).clamp_min(0).mean()

@@ -19,11 +19,11 @@ from gloam.data.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.losses.part_distillation import (
     graph_distillation_loss,
+    known_pairs_triplet,
     orthogonality_loss,
     part_identity_loss,
     part_modality_loss,
 )
-from gloam.losses.triplet import hard_triplet
 from gloam.methods import register
 from gloam.methods.base import EpochContext, Method, MethodOptions
 from gloam.models.backbone import create_backbone
@@ -41,6 +41,7 @@ class PFMGCDOptions(MethodOptions):
     isg: IsgVariant = Field("restitution", description="disentanglement: repaired default or a released form")
     id_pool: IdPool = Field("gem", description="pooling of the restituted map")
     style_hidden: int | None = Field(None, description="hidden width of the style head; released: channels")
+    match: bool = Field(True, description="weak: match infrared to visible identities; off: they are never joined")
     memory_momentum: float = Field(0.9, ge=0, lt=1, description="weight of the old prototype [--memory-momentum]")
     init_memory: bool = Field(True, description="fill the memory from the teacher after warm-up [--init-memory]")
     teacher: Literal["frozen", "ema", "none"] = Field("frozen", description="who fills the memory")
@@ -56,6 +57,10 @@ class PFMGCDOptions(MethodOptions):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing [--label-smoothing]")
     warmup_epochs: int = Field(10, ge=0, description="epochs before memory and graph start [--warmup-epochs]")
     pool_parts: bool = Field(True, description="test feature: all parts side by side; off: their mean [--pool-parts]")
+
+    @property
+    def label_spaces(self) -> Literal["one", "two"]:
+        return "two" if self.relabel else "one"
 
 
 @register("pf_mgcd")
@@ -92,12 +97,14 @@ class PFMGCD(Method[PFMGCDOptions]):
 
     def on_epoch_start(self, context: EpochContext) -> None:
         """After warm-up: fill the memory once, then match infrared to visible identities at every epoch."""
-        self.warm.fill_(context.epoch >= self.options.warmup_epochs)
+        # Without matching and distillation nothing would read the memory: each spectrum then learns alone.
+        used = bool(self.options.lambda_graph) or (self.options.relabel and self.options.match)
+        self.warm.fill_(used and context.epoch >= self.options.warmup_epochs)
         if not self.warm:
             return
         if context.epoch == self.options.warmup_epochs and self.options.init_memory and self.options.teacher != "none":
             self._initialise_memory(context)
-        if self.options.relabel and bool(self.memory.initialised.any()):
+        if self.options.relabel and self.options.match and bool(self.memory.initialised.any()):
             self._match_identities(context)
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -195,10 +202,9 @@ class PFMGCD(Method[PFMGCDOptions]):
         context.report_correspondence(matches[found], found)
 
     def _triplet(self, identity: Tensor, pids: Tensor, shared: Tensor, visible: Tensor) -> Tensor:
-        """Hard triplet on all parts; an unmatched infrared identity gets a name of its own."""
-        labels = torch.where(shared >= 0, shared, pids + self.num_classes)
+        """Hard triplet on all parts, between the spectra only where both identities are known."""
         features = normalize(normalize(identity, dim=2, eps=1e-12).flatten(1), dim=1, eps=1e-12)
-        return hard_triplet(features, labels, margin=0.3)
+        return known_pairs_triplet(features, pids, shared, visible)
 
     @torch.no_grad()
     def _average_teacher(self, teacher: nn.Module) -> None:

@@ -25,6 +25,7 @@ from gloam.losses.triplet import weighted_regularized_triplet
 from gloam.methods import register
 from gloam.methods.base import EpochContext, Method, MethodOptions
 from gloam.models.backbone import create_backbone
+from gloam.models.consensus_propagation import consensus_share, propagate_consensus
 from gloam.models.neck import Classifier
 from gloam.models.pooling import GeM
 
@@ -32,7 +33,7 @@ from gloam.models.pooling import GeM
 class WSLVIReIDOptions(MethodOptions):
     """Flags of WSL-VIReID; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone [--arch]")
+    arch: str = Field("resnet50", description="backbone; timm:resnet50_clip for the CLIP image tower [--arch]")
     supervision: Literal["weak", "baseline", "supervised"] = Field(
         "weak", description="weak: the method; baseline: phase-1 loss throughout; supervised: upper bound [--debug]"
     )
@@ -45,7 +46,15 @@ class WSLVIReIDOptions(MethodOptions):
     relation_rule: RelationRule = Field("paper", description="how one-sided relations are judged")
     extract_stem: Literal["own", "released"] = Field("own", description="released: infrared through the visible stem")
     matcher: Literal["count_priority", "sinkhorn"] = Field("count_priority", description="how ids are matched")
+    smoothing: float = Field(0.0, ge=0, le=1, description="largest share of look-alikes in a guess; derivative: 0.3")
+    smoothing_neighbours: int = Field(5, ge=1, description="look-alikes per image, itself included")
+    smoothing_from_epoch: int = Field(10, ge=0, description="phase-2 epoch at which smoothing starts to rise")
+    strong_weight: float = Field(1.0, ge=0, description="weight of the strong identity loss; derivative: 0.25")
     stem_relu: bool = Field(False, description="ReLU between the first norm and the max-pool; released: none")
+
+    @property
+    def label_spaces(self) -> Literal["one", "two"]:
+        return "one" if self.supervision == "supervised" else "two"
 
 
 @register("wsl_vireid")
@@ -90,9 +99,9 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         return int(self.backbone.out_channels)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Backbone at ``lr``, classifiers at twice the rate; the shared classifier joins in phase 2."""
+        """Backbone at ``lr``, classifiers at twice the rate; the shared one joins in phase 2, where it learns."""
         classifiers = [*self.visible_expert.parameters(), *self.infrared_expert.parameters()]
-        if self.phase == "collaboration":
+        if self.phase == "collaboration" and self.options.supervision == "weak":
             classifiers += self.shared_classifier.parameters()
         own = [*self.backbone.parameters(), *self.pool.parameters(), *self.bottleneck.parameters()]
         return [{"params": own, "lr": lr}, {"params": classifiers, "lr": 2 * lr}]
@@ -115,15 +124,21 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         if self.options.matcher == "sinkhorn":
             forward, backward = sinkhorn_assignment(*(self.prototypes[m].cpu() for m in Modality))
         else:
-            forward = count_priority_selection(guesses[visible], context.labels[visible], self.num_classes)
-            backward = count_priority_selection(guesses[~visible], context.labels[~visible], self.num_classes)
+            share = consensus_share(context.epoch, self.options.smoothing, self.options.smoothing_from_epoch)
+            forward, backward = (
+                count_priority_selection(
+                    self._smoothed(guesses[rows], features[rows], share), context.labels[rows], self.num_classes
+                )
+                for rows in (visible, ~visible)
+            )
         relations = relate(forward, backward, self.options.relation_rule)
         self.consistent.copy_(relations.consistent)
         self.trusted.copy_(relations.consistent | relations.single)
         self.contradictory.copy_(relations.contradictory)
+        established = torch.nonzero(self.trusted.cpu())
+        context.report_correspondence(established[:, 0], established[:, 1])
         for name in ("consistent", "single", "contradictory"):
             pairs = torch.nonzero(getattr(relations, name))
-            context.log(f"{name}_relations", float(len(pairs)))
             context.report_correspondence(pairs[:, 0], pairs[:, 1], name)
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -150,6 +165,11 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         visible = (modalities == Modality.VISIBLE)[:, None]
         logits = torch.where(visible, self.infrared_expert(features), self.visible_expert(features))
         return torch.cat([features, (self.options.temperature * logits).softmax(dim=1)], dim=1)
+
+    def _smoothed(self, guesses: Tensor, features: Tensor, share: float) -> Tensor:
+        """Guesses of one spectrum mixed with those of look-alikes, which are searched for on the training device."""
+        features = features.to(self.prototypes.device) if share else features
+        return propagate_consensus(guesses, features, share, self.options.smoothing_neighbours)
 
     def _means(self, features: Tensor, labels: Tensor) -> Tensor:
         """Mean feature of every identity ``(N, D)``; zeros for identities that do not occur."""
@@ -197,7 +217,8 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         rows = visible & (trusted >= 0)
         if bool(rows.any()):
             parts["strong"] = parts["strong"] + cross_entropy(logits[rows].float(), trusted[rows])
-        loss = parts["experts"] + self.options.tri_weight * parts["triplet"] + parts["agreement"] + parts["strong"]
+        loss = parts["experts"] + self.options.tri_weight * parts["triplet"] + parts["agreement"]
+        loss = loss + self.options.strong_weight * parts["strong"]
         if self.weak_on:
             parts["weak"] = weak_identity_loss(logits[visible], self.contradictory[labels[visible]])
             loss = loss + self.options.weak_weight * parts["weak"]

@@ -18,7 +18,7 @@ from gloam.datasets.validation import hold_out
 from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
 from gloam.errors import GloamError
 from gloam.methods import get_method
-from gloam.methods.base import Method
+from gloam.methods.base import Method, create_options
 from gloam.training.recipe import DataConfig, Recipe
 
 _log = logging.getLogger(__name__)
@@ -160,3 +160,24 @@ def _check_fit(splits: DatasetSplits, recipe: Recipe, method: type[Method[Any]])
         raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
     if recipe.data.frames and not method.is_video:
         raise GloamError(f"Method {name!r} works on single pictures. Remove data.frames.")
+    _check_labels(recipe, method)
+
+
+def _check_labels(recipe: Recipe, method: type[Method[Any]]) -> None:
+    """Shuffled labels must not be merged into one label space, and a weak method must not get labels that agree."""
+    spaces = create_options(method, recipe.method_options).label_spaces
+    shuffled = recipe.data.relabel == "per_modality"
+    if method.is_unsupervised or spaces == "either" or shuffled == (spaces == "two"):
+        return
+    name = recipe.method_name
+    if shuffled:
+        raise GloamError(
+            f"data.relabel per_modality numbers the identities of each spectrum independently, but method {name!r} as "
+            "configured takes equal labels for the same person: most of its labels would be wrong. Set data.relabel "
+            "none, or use pf_mgcd or wsl_vireid with weak supervision."
+        )
+    raise GloamError(
+        f"Method {name!r} as configured learns without knowing who is who across the spectra, but data.relabel none "
+        "leaves the answer in the labels. Set data.relabel per_modality; for the upper bound with one label space set "
+        "method.supervision supervised (wsl_vireid) or method.relabel false (pf_mgcd)."
+    )

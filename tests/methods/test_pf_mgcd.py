@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from gloam.losses.part_distillation import graph_distillation_loss, orthogonality_loss, part_identity_loss
+from gloam.losses.part_distillation import (
+    graph_distillation_loss,
+    known_pairs_triplet,
+    orthogonality_loss,
+    part_identity_loss,
+)
 from gloam.methods import create_method
 from gloam.models.isg_dm import ISGDM, split_stripes
 from gloam.models.part_memory import PartMemory, propagate
@@ -144,7 +149,7 @@ def test_warmup_touches_no_memory_and_then_fills_every_visible_slot() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"relabel": False}, {"teacher": "ema"}, {"teacher": "none"}, {"lambda_triplet": 0.5}]
+    "options", [{"relabel": False}, {"teacher": "ema"}, {"teacher": "none"}, {"lambda_triplet": 0.5}, {"match": False}]
 )
 def test_options_train(options: dict) -> None:
     method, data = _method(**options), people(video=False)
@@ -159,3 +164,53 @@ def test_options_train(options: dict) -> None:
 @pytest.mark.parametrize(("pool_parts", "width"), [(True, 48), (False, 16)])
 def test_descriptor_widths(pool_parts: bool, width: int) -> None:
     assert _method(pool_parts=pool_parts).feature_dim == width
+
+
+def test_switches_for_each_spectrum_alone() -> None:
+    """lambda_graph 0: matching only; match off: graph only; both: no memory, no partner, no shared label."""
+    seen = {}
+    for match, graph in ((True, 1.0), (True, 0.0), (False, 1.0), (False, 0.0)):
+        method, data = _method(match=match, lambda_graph=graph), people(video=False)
+        context = MemoryContext(method, data, epoch=1)
+        method.on_epoch_start(context)
+        outputs = method.training_step(data)
+        assert bool((method.matches >= 0).any()) == match == ("match" in context.logged)
+        assert bool(method.memory.initialised.any()) == (match or graph > 0)
+        seen[match, graph] = outputs
+    alone = seen[False, 0.0]
+    assert set(alone) == {"loss", "identity", "infrared_identity", "orthogonality", "modality"}
+    weights = {"identity": 1, "infrared_identity": 1, "orthogonality": 0.1, "modality": 0.5}
+    assert alone["loss"].item() == pytest.approx(sum(w * alone[n].item() for n, w in weights.items()), rel=1e-5)
+
+
+def test_triplet_uses_only_pairs_whose_relation_is_known() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = normalize(torch.randn(10, 5, generator=generator, dtype=torch.float64), dim=1).requires_grad_()
+    own = torch.tensor([0, 0, 1, 1, 2, 0, 0, 1, 1, 2])
+    visible = torch.arange(10) < 5
+    # Infrared identity 0 is visible 1; infrared 1 and 2 are unmatched.
+    shared = torch.tensor([0, 0, 1, 1, 2, 1, 1, -1, -1, -1])
+    hinges = []
+    for a in range(10):
+        positive, negative = [], []
+        for b in range(10):
+            if visible[a] == visible[b]:
+                same, known = own[a] == own[b], True
+            else:
+                same, known = shared[a] == shared[b], shared[a] >= 0 and shared[b] >= 0
+            if known and b != a:
+                (positive if same else negative).append((x[a] - x[b]).norm())
+        if positive and negative:
+            hinges.append((max(positive) - min(negative) + 0.3).clamp_min(0))
+    assert len(hinges) == 8
+    loss = known_pairs_triplet(x, own, shared, visible)
+    torch.testing.assert_close(loss, torch.stack(hinges).mean())
+    loss.backward()
+    # Unmatched infrared rows and visible rows never see each other.
+    y = x.detach().clone().requires_grad_()
+    known_pairs_triplet(y, own, torch.where(visible, shared, -1), visible).backward()
+    alone = x.detach()[:5].clone().requires_grad_()
+    known_pairs_triplet(alone, own[:5], shared[:5], visible[:5]).backward()
+    scale = 4 / 8  # anchors of one spectrum against both
+    torch.testing.assert_close(y.grad[:5], alone.grad * scale)
+    assert known_pairs_triplet(x[:1], own[:1], shared[:1], visible[:1]).item() == 0

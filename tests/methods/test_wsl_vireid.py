@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
+from gloam.clustering.correspondence import count_priority_selection
 from gloam.losses.collaborative_consistency import expert_agreement, prediction_entropy, weak_identity_loss
 from gloam.methods import create_method
+from gloam.models.consensus_propagation import propagate_consensus
 from tests.methods.contract import MemoryContext, people
 
 
@@ -56,16 +58,16 @@ def test_gradients_reach_only_what_the_paper_says() -> None:
     assert _gradients("weak") == backbone | {"bottleneck", "shared_classifier"}
 
 
-def _epoch(order: torch.Tensor, rule: str):
+def _epoch(order: torch.Tensor, rule: str, epoch: int = 0, **options):
     """Losses and relations when infrared identity j is called order[j]."""
-    method, data = _method(relation_rule=rule), people(video=False)
+    method, data = _method(relation_rule=rule, **options), people(video=False)
     inverse = order.argsort()
     with torch.no_grad():
         for expert in (method.infrared_expert, method.shared_classifier):
             expert.weight.copy_(expert.weight[inverse])
     data.pids = torch.where(data.modalities == 1, order[data.pids], data.pids)
     method.start_stage("collaboration")
-    method.on_epoch_start(MemoryContext(method, data))
+    method.on_epoch_start(MemoryContext(method, data, epoch=epoch))
     outputs = {name: value.item() for name, value in method.training_step(data).items()}
     return outputs, [m[:, order] for m in (method.consistent, method.trusted, method.contradictory)]
 
@@ -101,6 +103,7 @@ def test_classifiers_learn_at_twice_the_rate() -> None:
         {"extract_stem": "released"},
         {"relation_rule": "released"},
         {"triplet": "exact"},
+        {"smoothing": 0.3, "smoothing_from_epoch": 0, "strong_weight": 0.25},
     ],
 )
 def test_options_train(options: dict) -> None:
@@ -120,3 +123,87 @@ def test_prototypes_move_by_sigma() -> None:
     method._update_prototypes(features, torch.tensor([0, 0, 1, 2]), torch.tensor([0, 0, 1, 1]))
     torch.testing.assert_close(method.prototypes[0, 0], 0.75 * before[0, 0] + 0.25)
     assert torch.equal(method.prototypes[0, 1:], before[0, 1:])
+
+
+def test_smoothing_is_off_by_default_and_mixes_the_guesses_of_look_alikes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def spy(guesses, labels, count):
+        seen.append(guesses)
+        return count_priority_selection(guesses, labels, count)
+
+    monkeypatch.setattr("gloam.methods.wsl_vireid.count_priority_selection", spy)
+    data = people(video=False)
+    visible = data.modalities == 0
+    for options, epoch in (({}, 30), ({"smoothing": 0.3}, 10), ({"smoothing": 0.3}, 15), ({"smoothing": 0.3}, 30)):
+        method = _method(**options)
+        context = MemoryContext(method, data, epoch=epoch)
+        features, guesses = context.extract(method._features_and_guesses).split([method.feature_dim, 4], dim=1)
+        method.on_epoch_start(context)
+        share = {10: 0.0, 15: 0.15, 30: 0.3}[epoch] if options else 0.0
+        for rows, used in zip((visible, ~visible), seen[-2:], strict=True):
+            torch.testing.assert_close(used, propagate_consensus(guesses[rows], features[rows], share))
+    assert not torch.allclose(seen[0], seen[-2])
+
+
+def test_smoothing_never_reaches_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_, **__):
+        raise AssertionError("smoothed at test time")
+
+    data = people(video=False)
+    plain = _method().eval().extract(data.images, data.modalities)
+    monkeypatch.setattr("gloam.methods.wsl_vireid.propagate_consensus", never)
+    smoothed = _method(smoothing=1.0, smoothing_from_epoch=0).eval().extract(data.images, data.modalities)
+    assert torch.equal(plain, smoothed)
+
+
+def test_smoothed_relations_do_not_depend_on_names() -> None:
+    plain, relations = _epoch(torch.arange(4), "paper", smoothing=0.5, smoothing_from_epoch=0, epoch=20)
+    renamed, other = _epoch(torch.tensor([1, 3, 0, 2]), "paper", smoothing=0.5, smoothing_from_epoch=0, epoch=20)
+    assert renamed == pytest.approx(plain, rel=1e-4)
+    assert all(torch.equal(a, b) for a, b in zip(relations, other, strict=True))
+
+
+def test_the_strong_loss_has_a_weight() -> None:
+    for weight in (0.25, 1.0):
+        method, data = _method(strong_weight=weight, weak_from_epoch=99), people(video=False)
+        method.on_epoch_start(MemoryContext(method, data))
+        parts = {name: value.item() for name, value in method.training_step(data).items()}
+        total = parts["experts"] + 0.25 * parts["triplet"] + parts["agreement"] + weight * parts["strong"]
+        assert parts["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_each_spectrum_alone_never_joins_the_labels() -> None:
+    """Baseline in phase 2: infrared labels reach no visible loss, and nothing is matched."""
+    method, data = _method(supervision="baseline"), people(video=False)
+    context = MemoryContext(method, data)
+    method.start_stage("collaboration")
+    method.on_epoch_start(context)
+    assert not context.logged
+    outputs = method.training_step(data)
+    assert set(outputs) == {"loss", "experts", "triplet"}
+    outputs["loss"].backward()
+    assert method.shared_classifier.weight.grad is None
+    assert not bool(method.trusted.any())
+    grouped = {id(p) for group in method.parameter_groups(1.0) for p in group["params"]}
+    assert id(method.shared_classifier.weight) not in grouped
+
+
+def test_established_relations_are_reported_under_one_name() -> None:
+    method, data = _method(), people(video=False)
+    context = MemoryContext(method, data)
+    method.on_epoch_start(context)
+    assert context.logged["match"] == float(method.trusted.sum())
+    assert context.logged["match"] == context.logged["consistent"] + context.logged["single"]
+
+
+def test_the_clip_resnet_trains_in_both_phases() -> None:
+    method, data = _method(arch="timm:test_byobnet"), people(video=False)
+    for stage in ("experts", "collaboration"):
+        method.start_stage(stage)
+        method.on_epoch_start(MemoryContext(method, data))
+        method.zero_grad()
+        method.training_step(data)["loss"].backward()
+        stem = method.backbone.network.stem
+        for light in (stem.visible, stem.infrared):
+            assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in light.parameters())

@@ -20,6 +20,10 @@ class SpyOptions(MethodOptions):
     trouble: Literal["none", "nan", "constant", "collapse", "ln2"] = "none"
     from_epoch: int = 0
 
+    @property
+    def label_spaces(self) -> Literal["either"]:
+        return "either"
+
 
 class Spy(Method[SpyOptions]):
     """A linear layer on a 4 x 2 thumbnail."""
