@@ -158,8 +158,8 @@ def sinkhorn_assignment(
     and column normalisation with +1e-8.
 
     Args:
-        visible: ``(V, D)`` prototypes.
-        infrared: ``(R, D)`` prototypes.
+        visible: ``(V, D)`` prototypes; a zero row is an identity without images and stays unmatched.
+        infrared: ``(R, D)`` prototypes, likewise.
         temperature: entropy of the plan.
         iterations: row-column rounds.
         minimum: smallest mass that counts as a match.
@@ -169,6 +169,8 @@ def sinkhorn_assignment(
     """
     normalize = torch.nn.functional.normalize
     plan = ((normalize(visible, dim=1) @ normalize(infrared, dim=1).T - 1) / temperature).exp()
+    # Row normalisation would give an identity without images as much mass as any other.
+    plan = plan * visible.any(dim=1)[:, None] * infrared.any(dim=1)[None, :]
     for _ in range(iterations):
         plan = plan / (plan.sum(dim=1, keepdim=True) + 1e-8)
         plan = plan / (plan.sum(dim=0, keepdim=True) + 1e-8)

@@ -28,7 +28,10 @@ from gloam.methods import register
 from gloam.methods.base import EpochContext, Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.isg_dm import IdPool, IsgVariant, MultiPartISGDM, split_stripes
+from gloam.models.modality_discriminator import PartDiscriminators
 from gloam.models.part_memory import PartMemory, propagate
+
+_ADVERSARIAL_FROM = 5  # epoch from which the features follow the reversed gradient of the discriminators
 
 
 class PFMGCDOptions(MethodOptions):
@@ -54,6 +57,7 @@ class PFMGCDOptions(MethodOptions):
     lambda_triplet: float = Field(
         0.0, ge=0, description="weight of the hard triplet of later versions [--lambda-triplet]"
     )
+    lambda_adv: float = Field(0.0, ge=0, description="weight of the adversarial modality loss [--lambda-adv]")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing [--label-smoothing]")
     warmup_epochs: int = Field(10, ge=0, description="epochs before memory and graph start [--warmup-epochs]")
     pool_parts: bool = Field(True, description="test feature: all parts side by side; off: their mean [--pool-parts]")
@@ -84,6 +88,8 @@ class PFMGCD(Method[PFMGCDOptions]):
         self.student = _Student(num_classes, options)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False) if options.teacher == "ema" else None
         self.memory = PartMemory(parts, num_classes, width, options.memory_momentum)
+        self.discriminators = PartDiscriminators(parts, width) if options.lambda_adv else None
+        self._reversal = 0.0
         # Visible partner of every infrared identity, -1 where it is unknown; only used in weak mode.
         self.register_buffer("matches", torch.full((num_classes,), -1, dtype=torch.int64))
         self.register_buffer("warm", torch.tensor(False))
@@ -97,6 +103,7 @@ class PFMGCD(Method[PFMGCDOptions]):
 
     def on_epoch_start(self, context: EpochContext) -> None:
         """After warm-up: fill the memory once, then match infrared to visible identities at every epoch."""
+        self._reversal = 0.1 if context.epoch >= _ADVERSARIAL_FROM else 0.0
         # Without matching and distillation nothing would read the memory: each spectrum then learns alone.
         used = bool(self.options.lambda_graph) or (self.options.relabel and self.options.match)
         self.warm.fill_(used and context.epoch >= self.options.warmup_epochs)
@@ -128,6 +135,10 @@ class PFMGCD(Method[PFMGCDOptions]):
         if options.lambda_triplet:
             losses["triplet"] = self._triplet(output.identity, batch.pids, shared, visible)
             loss = loss + options.lambda_triplet * losses["triplet"]
+        if self.discriminators is not None:
+            guesses = self.discriminators(output.identity, self._reversal)
+            losses["adversarial"] = part_modality_loss(guesses, batch.modalities)
+            loss = loss + options.lambda_adv * losses["adversarial"]
         if self.warm and bool(self.memory.initialised.any()):
             similarities = self.memory.similarities(output.identity.detach().float())
             soft, confidence = propagate(

@@ -112,3 +112,11 @@ def test_quality_counts_missing_partners() -> None:
     quality = correspondence_quality(torch.tensor([1, -1, 0, 2]), torch.tensor([1, 0, 2, -1]))
     assert quality["precision"] == pytest.approx(1 / 3)
     assert quality["recall"] == pytest.approx(1 / 3)
+
+
+def test_sinkhorn_leaves_identities_without_images_alone() -> None:
+    visible = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1]])
+    infrared = torch.tensor([[0.0, 0, 1], [0, 0, 0], [1, 0, 0]])
+    forward, backward = sinkhorn_assignment(visible, infrared)
+    assert forward.tolist() == [2, -1, 0]
+    assert backward.tolist() == [2, -1, 0]

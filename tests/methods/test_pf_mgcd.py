@@ -15,7 +15,8 @@ from gloam.losses.part_distillation import (
     part_identity_loss,
 )
 from gloam.methods import create_method
-from gloam.models.isg_dm import ISGDM, split_stripes
+from gloam.models.isg_dm import ISGDM, MultiPartISGDM, split_stripes
+from gloam.models.modality_discriminator import PartDiscriminators, reverse_gradient
 from gloam.models.part_memory import PartMemory, propagate
 from tests.methods.contract import MemoryContext, people
 
@@ -149,7 +150,15 @@ def test_warmup_touches_no_memory_and_then_fills_every_visible_slot() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"relabel": False}, {"teacher": "ema"}, {"teacher": "none"}, {"lambda_triplet": 0.5}, {"match": False}]
+    "options",
+    [
+        {"relabel": False},
+        {"teacher": "ema"},
+        {"teacher": "none"},
+        {"lambda_triplet": 0.5},
+        {"match": False},
+        {"lambda_adv": 0.1},
+    ],
 )
 def test_options_train(options: dict) -> None:
     method, data = _method(**options), people(video=False)
@@ -214,3 +223,33 @@ def test_triplet_uses_only_pairs_whose_relation_is_known() -> None:
     scale = 4 / 8  # anchors of one spectrum against both
     torch.testing.assert_close(y.grad[:5], alone.grad * scale)
     assert known_pairs_triplet(x[:1], own[:1], shared[:1], visible[:1]).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [("restitution", 59_827_974), ("residual-v3", 59_827_968), ("readme-v0", 59_803_392), ("attention-v2", 33_884_928)],
+)
+def test_disentanglement_sizes_of_the_release(variant: str, expected: int) -> None:
+    """Six stripes at full size, from the totals of every version without backbone, heads and dead weights."""
+    with torch.device("meta"):
+        module = MultiPartISGDM(6, 2048, 256, variant=variant)
+    assert sum(p.numel() for p in module.parameters()) == expected
+
+
+def test_adversarial_features_climb_what_the_discriminator_descends() -> None:
+    x = torch.tensor([[1.0, -2.0]], requires_grad=True)
+    (reverse_gradient(x, 0.1) * torch.tensor([3.0, 5.0])).sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([[-0.3, -0.5]]))
+    features = torch.randn(6, 2, 8, requires_grad=True)
+    logits = PartDiscriminators(2, 8)(features, 0.0)
+    assert logits.shape == (6, 2, 2)
+    logits.sum().backward()
+    assert not features.grad.any()
+    for epoch, strength in ((4, 0.0), (5, 0.1)):
+        method, data = _method(lambda_adv=0.5, warmup_epochs=99), people(video=False)
+        method.on_epoch_start(MemoryContext(method, data, epoch=epoch, num_epochs=9))
+        method.training_step(data)["adversarial"].backward()
+        reached = method.student.backbone.stem_visible.conv1.weight.grad.abs().sum() > 0
+        assert bool(reached) == (strength > 0)
+        assert method.discriminators.parts[0][0].weight.grad.abs().sum() > 0
+    assert _method().discriminators is None
