@@ -7,12 +7,19 @@ from pathlib import Path
 import pytest
 
 from tests.people_tree import write_sysu
+from tests.small_recipes import draw_people
 
 
 @pytest.fixture(scope="session")
 def sysu_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny SYSU-MM01-like folder; read only."""
     return write_sysu(tmp_path_factory.mktemp("sysu"))
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn sysu_mm01, hitsz_vcm and market1501 side by side; read only."""
+    return draw_people(tmp_path_factory.mktemp("drawn"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,62 +8,11 @@ from pathlib import Path
 import pytest
 
 from gloam import cli
-from gloam.datasets.drawn import draw_dataset
-from gloam.training.recipe import list_recipes, load_recipe
+from gloam.training.recipe import list_recipes
+from tests.small_recipes import small_words
 
-HEIGHT, WIDTH = 96, 48
-# Flags that make a method fit the tiny data; clusters of few pictures need small neighbourhoods.
-CLUSTERS = {"k1": 5, "k2": 2, "min_samples": 2, "eps": 0.7}
-SMALL = {
-    "pf_mgcd": {"num_parts": 3, "warmup_epochs": 0},
-    "cluster_contrast": CLUSTERS,
-    "spcl": CLUSTERS,
-    "metaprd": CLUSTERS,
-    "simsiam": {"hidden_dim": 32, "out_dim": 32, "predictor_dim": 8},
-    "ntxent": {"hidden_dim": 32},
-}
 # One dataset stands for each kind; the other recipes differ in numbers only and are validated in tests/training.
 RECIPES = [r for r in list_recipes() if r.split("/")[0] in ("sysu_mm01", "hitsz_vcm", "market1501")]
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """sysu_mm01, hitsz_vcm and market1501 side by side; read only."""
-    root = tmp_path_factory.mktemp("drawn")
-    for layout, ids, images in (("sysu_mm01", 10, 2), ("hitsz_vcm", 8, 1), ("market1501", 12, 3)):
-        draw_dataset(layout, root / layout, ids=ids, images=images, height=HEIGHT, width=WIDTH, progress=False)
-    return root
-
-
-def _words(name: str, root: Path) -> list[str]:
-    """Flags that shrink a recipe to seconds."""
-    recipe = load_recipe(name)
-    words = ["--data.root", str(root / recipe.data.name), "--data.height", str(HEIGHT), "--data.width", str(WIDTH)]
-    words += [
-        "--data.workers",
-        "0",
-        "--weights",
-        "none",
-        "--quiet",
-        "--train.accelerator",
-        "cpu",
-        "--train.precision",
-        "32",
-    ]
-    words += ["--train.epochs", "1", "--train.iterations", "2", "--sampler.identities", "2", "--sampler.instances", "2"]
-    if recipe.sampler.batch_size is not None:
-        words += ["--sampler.batch-size", "4"]
-    flags = {"arch": "tiny", **SMALL.get(recipe.method_name, {})}
-    words += [word for key, value in flags.items() for word in (f"--method.{key.replace('_', '-')}", str(value))]
-    for stage, changes in recipe.stages.items():
-        words += [f"--stages.{stage}.train.epochs", "1"]
-        if "method" in changes and changes["method"].get("name", recipe.method_name) != recipe.method_name:
-            words += [f"--stages.{stage}.method.arch", "tiny"]
-        if "identities" in changes.get("sampler", {}):
-            words += [f"--stages.{stage}.sampler.identities", "2", f"--stages.{stage}.sampler.instances", "2"]
-        if "iterations" in changes.get("train", {}):
-            words += [f"--stages.{stage}.train.iterations", "2"]
-    return words
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -71,7 +20,7 @@ def test_every_recipe_trains_and_scores(name: str, drawn: Path, tmp_path: Path) 
     if "simsiam" in name or "ntxent" in name:
         pytest.importorskip("lightly")
     run = tmp_path / "run"
-    assert cli.main(["train", name, *_words(name, drawn), "--output", str(run)]) == 0
+    assert cli.main(["train", name, *small_words(name, drawn), "--output", str(run)]) == 0
     scores = json.loads((run / "results.json").read_text())["protocols"]
     assert scores
     for values in scores.values():
@@ -134,7 +83,7 @@ def test_own_table_trains_end_to_end(drawn: Path, tmp_path: Path) -> None:
     table = drawn / "sysu_mm01" / "table.csv"
     if not table.exists():
         write_table(load_dataset("sysu_mm01", drawn / "sysu_mm01"), table)
-    words = _words("sysu_mm01/base", drawn)
+    words = small_words("sysu_mm01/base", drawn)
     words[1] = str(table)
     assert cli.main(["train", "sysu_mm01/base", *words, "--data.name", "table", "--output", str(tmp_path / "run")]) == 0
     assert "table/default" in json.loads((tmp_path / "run" / "results.json").read_text())["protocols"]
