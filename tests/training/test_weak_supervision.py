@@ -12,7 +12,7 @@ import torch
 from gloam.errors import GloamError
 from gloam.training import data as training_data
 from gloam.training import run as training_run
-from gloam.training.checkpoint import Checkpoint
+from gloam.training.checkpoint import Checkpoint, load_model
 from gloam.training.run import train
 from tests.training.tiny import tiny_recipe
 
@@ -129,3 +129,25 @@ def test_labels_and_supervision_must_agree(
 ) -> None:
     with pytest.raises(GloamError, match=r"data\.relabel"):
         train(_recipe(sysu_root, method, data={"relabel": relabel}), output=tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("name", ["wsl_vireid", "base"])
+def test_a_weight_file_starts_a_timm_backbone_and_the_run_loads_again(
+    name: str, sysu_root: Path, tmp_path: Path
+) -> None:
+    import timm
+
+    network = timm.create_model("test_byobnet", pretrained=False, num_classes=0)
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pth")
+    method = {"name": name, "arch": "timm:test_byobnet"}
+    weak = WEAK if name == "wsl_vireid" else {}
+    sections = {"data": weak, "weights": str(tmp_path / "weights.pth"), "train": {"epochs": 1, "iterations": 1}}
+    recipe = tiny_recipe(sysu_root, method=method, **sections, optimizer={"lr": 1e-6})
+    run = train(recipe, output=tmp_path / "run", progress=False).path
+    model = load_model(run)
+    backbone = model.net.backbone if name == "base" else model.backbone
+    start, end = network.state_dict(), backbone.network.state_dict()
+    for light in ("visible", "infrared"):
+        learned = {k.replace(f"stem.{light}.", "stem."): v for k, v in end.items()}
+        for key in (k for k in start if k.endswith("conv.weight")):
+            torch.testing.assert_close(learned[key], start[key], atol=1e-4, rtol=1e-3)
