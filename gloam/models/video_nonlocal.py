@@ -38,8 +38,11 @@ class SpatioTemporalNonLocal(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """``(B, C, T, H, W)`` to the same shape."""
         size = clip.shape[2:]
-        query, key, value = (layer(clip).flatten(2).transpose(1, 2) for layer in (self.theta, self.phi, self.g))
-        mixed = scaled_dot_product_attention(query, key, value, scale=1.0)
+        # One head and dense rows: the lean kernels refuse anything else, and the fallback stores the affinity.
+        query, key, value = (
+            layer(clip).flatten(2).transpose(1, 2).unsqueeze(1).contiguous() for layer in (self.theta, self.phi, self.g)
+        )
+        mixed = scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1)
         residual: Tensor = self.W(mixed.transpose(1, 2).unflatten(2, size))
         return clip + residual
 

@@ -112,3 +112,19 @@ def test_space_time_block_equals_the_full_affinity_and_starts_as_identity() -> N
 @pytest.mark.parametrize(("channels", "expected"), [(512, 264_064), (1024, 1_052_416)])
 def test_published_space_time_block_sizes(channels: int, expected: int) -> None:
     assert sum(p.numel() for p in SpatioTemporalNonLocal(channels).parameters()) == expected
+
+
+def test_space_time_block_never_stores_the_affinity() -> None:
+    """Of N = 3 x 16 x 8 positions: no tensor kept for the backward pass has N x N entries."""
+    module = SpatioTemporalNonLocal(16)
+    clip = torch.randn(1, 16, 3, 16, 8, requires_grad=True)
+    positions, kept = 3 * 16 * 8, []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        mixed = module(clip)
+    mixed.sum().backward()
+    assert 0 < max(kept) < positions**2 // 4
