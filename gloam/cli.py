@@ -194,11 +194,11 @@ def extract(
 
     Args:
         run: run folder or checkpoint file.
-        source: a folder of pictures, tracklet folders or videos; a table (CSV, Parquet); or, with --split, the folder
-            of the run's dataset.
+        source: a folder of pictures (video methods: of tracklet folders, or of videos); a video file; a table (CSV,
+            Parquet); or, with --split, the folder of the run's dataset.
         output: .parquet, .npz or .csv file to write.
         split: read source as the run's dataset and take this part of it.
-        modality: light of the pictures of a plain folder.
+        modality: light of a plain folder's pictures or videos.
         mirror: average each picture with its mirror image; the recipe's choice if not given.
         batch_size: pictures per forward pass.
         device: auto, cpu, cuda, cuda:1 ...

@@ -51,7 +51,7 @@ def extract_to_file(
         output: ``.parquet`` (column ``feature`` holds lists), ``.npz`` (array ``features``) or ``.csv`` (columns f0,
             f1, ...).
         split: which part of the dataset.
-        modality: light of the pictures of a plain folder.
+        modality: light of a plain folder's pictures or videos.
         feature: one of the method's features.
         mirror: average with mirror images; the recipe's choice if not given.
         batch_size: pictures per forward pass.
@@ -109,7 +109,7 @@ def find_records(recipe: Recipe, source: Path, split: str | None, modality: Moda
         splits = load_dataset("table", source)
         return [*splits.train, *splits.query, *splits.gallery], splits.root
     if not source.is_dir():
-        raise GloamError(f"There is no folder or table {source}.")
+        raise GloamError(f"There is no folder, video or table {source}.")
     pictures = sorted(_files(source, PICTURE_SUFFIXES), key=_natural)
     if not pictures:
         wanted = PICTURE_SUFFIXES if recipe.data.frames is None else (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
