@@ -252,15 +252,15 @@ def _draw_neighbours(
     for number, note in enumerate(notes):
         canvas.text(_GAP, top + 0.34 + 0.15 * number, note, 8, weight="normal")
     legend = f"✓ {'same stripe of the body, or ' if parts > 1 else ''}back at the query"
-    canvas.text(_GAP, top + 0.64, legend, 8, RIGHT)
-    canvas.text(_GAP + 3.4, top + 0.64, "✗ another", 8, WRONG)
+    canvas.text(_GAP, top + 0.68, legend, 8, RIGHT)
+    canvas.text(_GAP + 3.4, top + 0.68, "✗ another", 8, WRONG)
 
 
 def _note(found: Neighbours, true: Tensor, other_true: Tensor, parts: int) -> str:
     """How often all shown stripes, not only the drawn ones, find the same part, the same place, and back."""
     places = torch.arange(len(true)) % parts
     closed = (found.back == torch.arange(len(true))).double().mean()
-    text = f"cycle closes for {100 * closed:.0f} % of {len(true)} stripes"
+    text = f"cycle closes for {100 * closed:.0f} % of {len(true)} queries"
     if parts == 1:
         return text
     part = (other_true[found.nearest] == true).double().mean()

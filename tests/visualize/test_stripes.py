@@ -71,7 +71,7 @@ def test_panels_without_data_are_left_out(tmp_path: Path) -> None:
 
 def test_whole_pictures_have_neighbours_too(tmp_path: Path) -> None:
     texts = [t.get_text() for t in stripes._draw(_pictures(orders=False, parts=1), 0).texts]
-    assert any("cycle closes for 100 % of 2 stripes" in text for text in texts)
+    assert any("cycle closes for 100 % of 2 queries" in text for text in texts)
     assert not any("body stripe" in text for text in texts)
 
 
