@@ -253,3 +253,25 @@ def test_adversarial_features_climb_what_the_discriminator_descends() -> None:
         assert bool(reached) == (strength > 0)
         assert method.discriminators.parts[0][0].weight.grad.abs().sum() > 0
     assert _method().discriminators is None
+
+
+def test_names_of_the_visible_identities_change_nothing() -> None:
+    order = torch.tensor([1, 3, 0, 2])
+    results = []
+    for names in (torch.arange(4), order):
+        method, data = _method(lambda_triplet=0.5), people(video=False)
+        with torch.no_grad():
+            for head in method.student.identity_heads:
+                head.weight.copy_(head.weight[names.argsort()])
+                head.bias.copy_(head.bias[names.argsort()])
+        data.pids = torch.where(data.modalities == 0, names[data.pids], data.pids)
+        losses = []
+        for epoch in (0, 1):
+            method.on_epoch_start(MemoryContext(method, data, epoch=epoch))
+            losses.append(method.training_step(data)["loss"].item())
+            method.after_step()
+        original = torch.where(method.matches >= 0, names.argsort()[method.matches.clamp_min(0)], -1)
+        results.append((losses, original, method.memory.memory[:, names]))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-5)
+    assert torch.equal(results[0][1], results[1][1])
+    torch.testing.assert_close(results[0][2], results[1][2])

@@ -207,3 +207,18 @@ def test_the_clip_resnet_trains_in_both_phases() -> None:
         stem = method.backbone.network.stem
         for light in (stem.visible, stem.infrared):
             assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in light.parameters())
+
+
+def test_names_of_the_visible_identities_change_nothing() -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    results = []
+    for names in (torch.arange(4), order):
+        method, data = _method(smoothing=0.3, smoothing_from_epoch=0), people(video=False)
+        with torch.no_grad():
+            method.visible_expert.weight.copy_(method.visible_expert.weight[names.argsort()])
+        data.pids = torch.where(data.modalities == 0, names[data.pids], data.pids)
+        method.on_epoch_start(MemoryContext(method, data, epoch=20))
+        losses = {name: value.item() for name, value in method.training_step(data).items()}
+        results.append((losses, [m[names] for m in (method.consistent, method.trusted, method.contradictory)]))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-4)
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
