@@ -38,6 +38,7 @@ def test_every_recipe_trains_and_scores(name: str, drawn: Path, tmp_path: Path) 
         (["extract", "{nowhere}", "{sysu_mm01}", "out.parquet"], "no run or checkpoint"),
         (["extract", "{nowhere}", "{sysu_mm01}", "out.xyz"], ".parquet"),
         (["rank-list", "{nowhere}"], "no run or checkpoint"),
+        (["stripes", "{nowhere}"], "no run or checkpoint"),
         (["data", "check", "sysu", "{sysu_mm01}"], "sysu_mm01"),
         (["data", "draw", "sysu_mm01", "{sysu_mm01}"], "not empty"),
         (["recipes", "nothing*"], "No recipe matches"),
