@@ -1,15 +1,17 @@
-"""Seconds and peak memory of one training step of every recipe that trains on a batch alone.
+"""Seconds and peak memory of one training step, for every method that trains on a batch alone.
 
-Each recipe runs in a process of its own: random weights, its own options, sampler sizes and augmentation, on
-random pictures. A step is augmentation, forward, backward and optimiser step; the median of several is reported, after
-one to warm up. ``peak_megabytes`` is the largest resident memory of the process minus what it had before the network
-was built; ``parameters`` counts those that train.
+Each variant runs in a process of its own on random pictures: random weights, the first stage of its SYSU-MM01 recipe
+with its own sampler sizes and augmentation. A step is augmentation, forward, backward and optimiser step; the median of
+several is reported, after one to warm up. SimSiam and NT-Xent make two rows of every picture (``rows``), so they
+compute twice. ``peak_megabytes`` is resident memory beyond what the process had before the network was built or, on a
+GPU, the most that torch had allocated; ``parameters`` counts those that train.
 
-    python -m benchmarks.training_step resnet50 288 144 sysu_mm01/base sysu_mm01/cgrnet
+    python -m benchmarks.training_step --arch resnet50 --height 288 --width 144 --steps 3 --device cpu base cgrnet
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -26,23 +28,26 @@ from gloam.methods import create_method
 from gloam.training.optimizers import create_optimizer
 from gloam.training.recipe import Recipe, load_recipe
 
-RECIPES = tuple(
-    f"sysu_mm01/{name}"
-    for name in ("base", "agw", "ddag", "cgrnet", "cgrnet_released", "mmgl", "simsiam_base", "ntxent_base")
-)
-STEPS, IDENTITIES = 3, 395
+# Variant -> recipe and the method's flags that differ from it.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (f"sysu_mm01/{name}", {}) for name in ("base", "agw", "ddag", "cgrnet", "cgrnet_released", "mmgl")},
+    "mmgl_permutation": ("sysu_mm01/mmgl", {"pcc": False}),
+    "mmgl_pcc": ("sysu_mm01/mmgl", {"permutation": False}),
+    "simsiam": ("sysu_mm01/simsiam_base", {}),
+    "ntxent": ("sysu_mm01/ntxent_base", {}),
+}
+IDENTITIES = 395
 
 
 def random_batch(recipe: Recipe, height: int, width: int) -> Batch:
     """Random pictures, 8 bits, in the order and number that the recipe's sampler gives."""
     sampler = recipe.sampler
     per_spectrum = sampler.batch_size or sampler.identities * sampler.instances
-    pids = torch.arange(per_spectrum) // sampler.instances
     count = 2 * per_spectrum
     generator = torch.Generator().manual_seed(0)
     return Batch(
         images=torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator),
-        pids=pids.repeat(2),
+        pids=(torch.arange(per_spectrum) // sampler.instances).repeat(2),
         cams=torch.arange(count) % 6,
         modalities=torch.arange(2).repeat_interleave(per_spectrum),
         indices=torch.arange(count),
@@ -50,50 +55,86 @@ def random_batch(recipe: Recipe, height: int, width: int) -> Batch:
     )
 
 
-def measure(name: str, arch: str, height: int, width: int) -> dict[str, Any]:
-    """Time the first stage of a recipe in this process."""
+def measure(variant: str, *, arch: str, height: int, width: int, steps: int, device: str) -> dict[str, float]:
+    """Time one variant in this process."""
+    name, options = VARIANTS[variant]
     recipe = next(iter(load_recipe(name).resolved_stages().values()))
-    before = peak_megabytes(reset=True)
-    options = {**recipe.method_options, "arch": arch}
-    torch.manual_seed(0)
-    method = create_method(recipe.method_name, IDENTITIES, **options).train()
-    optimizer = create_optimizer(recipe.optimizer, method.parameter_groups(recipe.optimizer.lr))
     augment, generator = Augmenter(recipe.augment), torch.Generator().manual_seed(0)
-    raw, seconds = random_batch(recipe, height, width), []
-    for _ in range(STEPS + 1):
+    raw, on_gpu = random_batch(recipe, height, width), device.startswith("cuda")
+    values = {**recipe.method_options, **options}
+    # Whatever packages the method needs are loaded here: their code is no part of a step's memory.
+    create_method(recipe.method_name, IDENTITIES, **{**values, "arch": "tiny"})
+    before = 0.0 if on_gpu else peak_megabytes(reset=True)
+    torch.manual_seed(0)
+    method = create_method(recipe.method_name, IDENTITIES, **{**values, "arch": arch}).to(device).train()
+    optimizer = create_optimizer(recipe.optimizer, method.parameter_groups(recipe.optimizer.lr))
+    seconds = []
+    for _ in range(steps + 1):
         start = time.perf_counter()
-        batch = augment(raw, generator)
+        batch = augment(raw.to(device), generator)
         optimizer.zero_grad()
         method.training_step(batch)["loss"].backward()
         optimizer.step()
         method.after_step()
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_megabytes() - before
     return {
         "rows": len(batch),
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
         "seconds_per_step": round(statistics.median(seconds[1:]), 3),
-        "peak_megabytes": round(peak_megabytes() - before),
+        "peak_megabytes": round(peak),
     }
 
 
 def run(
-    arch: str = "resnet50", height: int = 288, width: int = 144, recipes: tuple[str, ...] = RECIPES
+    variants: tuple[str, ...] = tuple(VARIANTS),
+    arch: str = "resnet50",
+    height: int = 288,
+    width: int = 144,
+    steps: int = 3,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Measure every recipe in a process of its own."""
+    """Measure variants, each in a process of its own.
+
+    Args:
+        variants: names of ``VARIANTS``.
+        arch: backbone.
+        height: of the pictures; a multiple of 6 for MMGL.
+        width: of the pictures.
+        steps: timed steps.
+        device: cpu or cuda.
+    """
+    size = {"arch": arch, "height": height, "width": width, "steps": steps, "device": device}
+    flags = [word for key, value in size.items() for word in (f"--{key}", str(value))]
     rows = []
-    for name in recipes:
-        command = [sys.executable, "-m", "benchmarks.training_step", "--one", name, arch, str(height), str(width)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        row = {"benchmark": "training_step", "recipe": name, "arch": arch, "height": height, "width": width}
-        rows.append({**row, **json.loads(done.stdout), **machine_info(torch.get_num_threads())})
+    for variant in variants:
+        command = [sys.executable, "-m", "benchmarks.training_step", "--one", *flags, variant]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        rows.append({"benchmark": "training_step", "variant": variant, **size, **json.loads(done.stdout)})
+        if device.startswith("cuda"):
+            rows[-1]["device"] = torch.cuda.get_device_name(device)
+        rows[-1] |= machine_info(torch.get_num_threads(), packages=("torch", "lightly"))
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
-if __name__ == "__main__":
-    if len(sys.argv) == 6 and sys.argv[1] == "--one":
-        print(json.dumps(measure(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))))
-    elif len(sys.argv) > 4:
-        run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), tuple(sys.argv[4:]))
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step", description=__doc__)
+    parser.add_argument("variants", nargs="*", choices=VARIANTS, default=[])
+    parser.add_argument("--arch", default="resnet50")
+    for name, default in (("height", 288), ("width", 144), ("steps", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    flags = vars(parser.parse_args())
+    variants, one = tuple(flags.pop("variants")), flags.pop("one")
+    if one:
+        print(json.dumps(measure(variants[0], **flags)))
     else:
-        sys.exit("usage: python -m benchmarks.training_step ARCH HEIGHT WIDTH RECIPE ...")
+        run(variants or tuple(VARIANTS), **flags)
+
+
+if __name__ == "__main__":
+    _main()
