@@ -70,9 +70,8 @@ def write_pictures(root: Path, count: int) -> list[str]:
     for number in range(count):
         small = Image.fromarray(random.integers(0, 256, (60, 24, 3), dtype=np.uint8))
         name = f"{number:05d}.jpg"
-        small.resize((random.integers(140, 220), random.integers(340, 480)), Image.Resampling.BICUBIC).save(
-            root / name, quality=90
-        )
+        size = (int(random.integers(140, 220)), int(random.integers(340, 480)))
+        small.resize(size, Image.Resampling.BICUBIC).save(root / name, quality=90)
         names.append(name)
     return names
 

@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,15 +77,14 @@ def run(repeats: int = 7) -> list[dict[str, Any]]:
     rows = []
     for name, distances in (("uniform", uniform), ("clustered", clustered)):
         for cmc in ("standard", "unique_id"):
-            seconds = median_seconds(
-                lambda d=distances, c=cmc: rank_metrics(d, *labels, camera_rule="same_id_same_cam", cmc=c), repeats
-            )
+            call = partial(rank_metrics, distances, *labels, camera_rule="same_id_same_cam", cmc=cmc)
+            seconds = median_seconds(call, repeats)
             rows.append(_row(name, f"gloam, CMC {cmc}", seconds))
         some = (distances[tenth], labels[0][tenth], labels[1], labels[2][tenth], labels[3])
         found = rank_metrics(*some, camera_rule="same_id_same_cam")
         if not np.allclose(argsort_evaluator(*some), (found.cmc[0], found.mAP, found.mINP)):
             raise RuntimeError("gloam and the baseline disagree")
-        seconds = 10 * median_seconds(lambda s=some: argsort_evaluator(*s), 1)
+        seconds = 10 * median_seconds(partial(argsort_evaluator, *some), 1)
         rows.append(_row(name, "argsort baseline", seconds))
         for row in rows[-3:]:
             row["speedup"] = round(seconds / row["seconds"], 1)

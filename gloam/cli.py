@@ -47,20 +47,21 @@ def data_list() -> None:
     Console().print(dataset_table())
 
 
-def data_check(name: str, root: Path, /, strict: bool = False) -> int:
+def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str, ...] = ()) -> int:
     """Compare a folder with what the dataset should look like: tree, counts, unreadable files.
 
     Example:
-        gloam data check sysu_mm01 /data/SYSU-MM01
+        gloam data check regdb /data/RegDB --option trial=3
 
     Args:
         name: dataset name (see "gloam data list").
         root: the dataset's folder; for own data a CSV or Parquet table, or a folder.
         strict: treat counts that differ from the published ones as errors.
+        option: the dataset's own options, each as KEY=VALUE (RegDB: trial=3).
     """
     from gloam.datasets.check import check
 
-    report = check(name, root, strict=strict)
+    report = check(name, root, strict=strict, **_options(option))
     Console().print(report)
     return 0 if report.ok else 2
 
@@ -262,6 +263,93 @@ def rank_list(
     Console().print(f"{path}")
 
 
+def embedding(
+    run: Path,
+    /,
+    output: Path = Path("embedding.png"),
+    data: DataRoot = None,
+    projection: Literal["pca", "tsne"] = "pca",
+    ids: int = 20,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Picture of test features in the plane: a colour per person, circles visible, triangles infrared.
+
+    Example:
+        gloam embedding runs/sysu_mm01/agw/2026-01-31_12-00-00 --projection tsne
+
+    Args:
+        run: run folder or checkpoint file.
+        output: PNG file to write.
+        data: the dataset's folder, where it is not the one of training.
+        projection: pca keeps the meaning of distances; tsne shows neighbourhoods only.
+        ids: at most so many people, those with the most pictures.
+        seed: seed of tsne.
+        device: auto, cpu, cuda, cuda:1 ...
+    """
+    from gloam.training.evaluation import draw_run_embedding
+
+    path = draw_run_embedding(run, output, data_root=data, projection=projection, ids=ids, seed=seed, device=device)
+    Console().print(f"{path}")
+
+
+def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
+    """Picture of a run's losses, rates and scores over its epochs.
+
+    Example:
+        gloam curves runs/sysu_mm01/agw/2026-01-31_12-00-00
+
+    Args:
+        run: run folder.
+        output: PNG file to write.
+    """
+    from gloam.visualize.curves import draw_curves
+
+    Console().print(f"{draw_curves(run, output)}")
+
+
+def clips(
+    run: Path,
+    /,
+    data: DataRoot = None,
+    protocol: tuple[str, ...] = (),
+    batch_size: int | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    output: Path | None = None,
+) -> None:
+    """Does a video model use its clips? Scores on whole clips, one frame, shuffled frames and foreign frames.
+
+    Example:
+        gloam clips runs/hitsz_vcm/m3reid/2026-01-31_12-00-00 --output clips.csv
+
+    Args:
+        run: run folder or checkpoint file of a video method.
+        data: the dataset's folder, where it is not the one of training.
+        protocol: protocol names or wildcards; the recipe's if not given.
+        batch_size: tracklets per forward pass.
+        workers: loader processes; the recipe's if not given.
+        seed: seed of all random orders.
+        device: auto, cpu, cuda, cuda:1 ...
+        output: CSV file for all numbers.
+    """
+    from gloam.training.clip_controls import score_clip_controls
+
+    found = score_clip_controls(
+        run,
+        data_root=data,
+        protocols=protocol or None,
+        batch_size=batch_size,
+        workers=workers,
+        seed=seed,
+        device=device,
+    )
+    if output is not None:
+        found.to_csv(output)
+    Console().print(found.table())
+
+
 def stripes(
     run: Path,
     /,
@@ -318,7 +406,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "extract": extract,
     "rank-list": rank_list,
+    "embedding": embedding,
+    "curves": curves,
     "stripes": stripes,
+    "clips": clips,
     "doctor": doctor,
 }
 
@@ -362,6 +453,15 @@ def _dispatch(words: list[str]) -> int:
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
     return int(tyro.cli(command, prog=f"gloam {name}", args=rest, description=description, config=style) or 0)
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """``trial=3`` and the like to keyword arguments; values are read as in a recipe."""
+    import yaml
+
+    if wrong := [word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word]:
+        raise GloamError(f"{wrong[0]!r} is not of the form KEY=VALUE, for example --option trial=3.")
+    return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
 
 
 def _overview(commands: dict[str, Callable[..., Any]]) -> str:

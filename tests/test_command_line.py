@@ -39,7 +39,12 @@ def test_every_recipe_trains_and_scores(name: str, drawn: Path, tmp_path: Path) 
         (["extract", "{nowhere}", "{sysu_mm01}", "out.xyz"], ".parquet"),
         (["rank-list", "{nowhere}"], "no run or checkpoint"),
         (["stripes", "{nowhere}"], "no run or checkpoint"),
+        (["embedding", "{nowhere}"], "no run or checkpoint"),
+        (["curves", "{nowhere}"], "no epoch has finished"),
+        (["clips", "{nowhere}"], "no run or checkpoint"),
         (["data", "check", "sysu", "{sysu_mm01}"], "sysu_mm01"),
+        (["data", "check", "sysu_mm01", "{sysu_mm01}", "--option", "trial"], "KEY=VALUE"),
+        (["data", "check", "sysu_mm01", "{sysu_mm01}", "--option", "trial=3"], "trial"),
         (["data", "draw", "sysu_mm01", "{sysu_mm01}"], "not empty"),
         (["recipes", "nothing*"], "No recipe matches"),
     ],
@@ -88,3 +93,16 @@ def test_own_table_trains_end_to_end(drawn: Path, tmp_path: Path) -> None:
     words[1] = str(table)
     assert cli.main(["train", "sysu_mm01/base", *words, "--data.name", "table", "--output", str(tmp_path / "run")]) == 0
     assert "table/default" in json.loads((tmp_path / "run" / "results.json").read_text())["protocols"]
+
+
+def test_pictures_of_a_run(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "sysu_mm01/base", *small_words("sysu_mm01/base", drawn), "--output", "run"]) == 0
+    for words in (["curves", "run"], ["embedding", "run"], ["embedding", "run", "--projection", "tsne"]):
+        assert cli.main([*words, "--output", "picture.png"]) == 0
+        with Image.open("picture.png") as picture:
+            picture.load()
+            assert min(picture.size) > 100
+        Path("picture.png").unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
+from gloam.atomic import write_text
 from gloam.datasets import Record
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results, evaluate
@@ -85,6 +88,14 @@ class ClipControls:
             for protocol in next(iter(self.results.values())).trials
             for control, result in self.results.items()
         ]
+
+    def to_csv(self, path: str | Path) -> None:
+        """:meth:`rows` as a table, written atomically."""
+        text, rows = io.StringIO(), self.rows()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, text.getvalue())
 
     def table(self) -> Table:
         """Rank-1, mAP and mINP in percent, and the loss of rank-1 and mAP against whole clips."""

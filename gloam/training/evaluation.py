@@ -213,3 +213,36 @@ def draw_run_rank_list(
         seed=seed,
         metric=recipe.evaluation.metric,
     )
+
+
+def draw_run_embedding(
+    run: Path,
+    output: Path,
+    *,
+    data_root: Path | None = None,
+    projection: Literal["pca", "tsne"] = "pca",
+    ids: int = 20,
+    seed: int = 0,
+    device: str = "auto",
+) -> Path:
+    """Picture of a run's query and gallery features in the plane.
+
+    Raises:
+        GloamError: what :func:`load_run` and :func:`gloam.visualize.embedding.draw_embedding` raise.
+    """
+    from gloam.visualize.embedding import draw_embedding
+
+    method, recipe, splits, target = load_run(run, data_root=data_root, device=device)
+    features = torch.cat(query_and_gallery_features(method, recipe, splits, target))
+    # Protocols may share pictures between query and gallery: each is drawn once.
+    rows = {record: row for row, record in enumerate((*splits.query, *splits.gallery))}
+    people = [(row, record) for record, row in rows.items() if record.pid_raw >= 0]
+    return draw_embedding(
+        features[[row for row, _ in people]],
+        [record.pid for _, record in people],
+        [int(record.modality) for _, record in people],
+        output,
+        method=projection,
+        ids=ids,
+        seed=seed,
+    )

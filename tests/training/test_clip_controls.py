@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import frames_matter
+from gloam import cli
 from gloam.errors import GloamError
 from gloam.methods import create_method
 from gloam.training.clip_controls import (
@@ -92,7 +92,7 @@ def test_the_command_prints_a_table_and_writes_every_number(
     run: Path, found: ClipControls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "scores.csv"
-    assert frames_matter.main([str(run), "--device", "cpu", "--output", str(output)]) == 0
+    assert cli.main(["clips", str(run), "--device", "cpu", "--output", str(output)]) == 0
     text = capsys.readouterr().out
     for word in ("infrared_to_visible", "visible_to_infrared", "foreign frames", "ignores"):
         assert word in text
@@ -109,5 +109,5 @@ def test_a_run_without_clips_is_refused(sysu_root: Path, tmp_path: Path, capsys:
     images = train(tiny_recipe(sysu_root, train={"epochs": 1}), output=tmp_path / "run", progress=False).path
     with pytest.raises(GloamError, match="has no clips"):
         score_clip_controls(images)
-    assert frames_matter.main([str(tmp_path / "nowhere")]) == 2
+    assert cli.main(["clips", str(tmp_path / "nowhere")]) == 2
     assert "no run or checkpoint" in capsys.readouterr().err
