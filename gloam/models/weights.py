@@ -215,7 +215,7 @@ def _translate(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]])
     if any(name.startswith("base_resnet.base.") for name in state):
         return _from_reference(state, backbones)
     sources = _source_prefixes(state)
-    translated = dict(state)
+    translated: dict[str, Tensor] = {}
     for prefix, backbone in backbones:
         if isinstance(backbone, TimmBackbone):
             translated |= _from_timm_file(state, prefix, backbone)
@@ -229,7 +229,9 @@ def _translate(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]])
             if "layer1.0.conv1.weight" in part:
                 translated |= {f"{prefix}{k}": v for k, v in _from_single_network(part, backbone).items()}
                 break
-    return translated
+    # What no backbone took keeps its name: heads of the same method, or something to report as unexpected.
+    taken = {id(value) for value in translated.values()}
+    return {name: value for name, value in state.items() if id(value) not in taken} | translated
 
 
 def _from_timm_file(state: dict[str, Tensor], prefix: str, backbone: TimmBackbone) -> dict[str, Tensor]:

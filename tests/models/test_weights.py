@@ -166,6 +166,9 @@ def test_safetensors_and_other_methods_of_ours(tmp_path: Path) -> None:
     source = create_method("mmgl", 1, arch="tiny")
     save_file({k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "m.safetensors")
     target = create_method("ddag", 4, arch="tiny", hidden=8)
-    load_weights(target, tmp_path / "m.safetensors")
+    report = load_weights(target, tmp_path / "m.safetensors")
+    # Names that were translated are not left over, and the pretext tasks' heads are known.
+    assert report.unexpected == []
+    assert not any(name.startswith("wpa") for name in report.matched)
     assert torch.equal(target.net.backbone.trunk.layer1[0].conv1.weight, source.backbone.trunk.layer1[0].conv1.weight)
     assert not torch.equal(target.wpa.fc2.weight, torch.zeros_like(target.wpa.fc2.weight))
