@@ -236,7 +236,8 @@ def draw_run_embedding(
     features = torch.cat(query_and_gallery_features(method, recipe, splits, target))
     # Protocols may share pictures between query and gallery: each is drawn once.
     rows = {record: row for row, record in enumerate((*splits.query, *splits.gallery))}
-    people = [(row, record) for record, row in rows.items() if record.pid_raw >= 0]
+    searched = {record.pid for record in splits.query}  # not distractors
+    people = [(row, record) for record, row in rows.items() if record.pid in searched]
     return draw_embedding(
         features[[row for row, _ in people]],
         [record.pid for _, record in people],

@@ -16,7 +16,14 @@ from gloam.errors import GloamError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLES = ("-", "--", ":", "-.")
 _SKIPPED = ("stage", "epoch", "seconds")
-_SCORES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
+# Panels of several numbers, and how the names of these numbers end.
+_SHARED = {
+    "learning rate": ("lr",),
+    "scores (%)": ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP"),
+    "share correct": ("_correct", "_accuracy", "_precision", "_recall"),
+    "clusters and people": ("_clusters", "_identities"),
+    "agreement with the hidden ids": ("_nmi", "_ari", "_pair_f"),
+}
 
 
 def draw_curves(run: str | Path, output: str | Path) -> Path:
@@ -71,14 +78,11 @@ def _points(rows: list[dict[str, str]], name: str) -> list[tuple[int, float]]:
 
 def _panels(series: dict[str, list[tuple[int, float]]]) -> dict[str, list[str]]:
     """Titles and the numbers they share a panel with."""
-    panels: dict[str, list[str]] = {"loss": [], "learning rate": [], "scores (%)": [], "share correct": []}
+    panels: dict[str, list[str]] = {"loss": [], "learning rate": [], "scores (%)": []}
     for name in series:
-        if name == "lr":
-            panels["learning rate"].append(name)
-        elif name.split("_")[-1] in _SCORES:
-            panels["scores (%)"].append(name)
-        elif name.endswith("_correct"):
-            panels["share correct"].append(name)
+        title = next((title for title, endings in _SHARED.items() if name.endswith(endings)), None)
+        if title is not None:
+            panels.setdefault(title, []).append(name)
         elif name == "loss" or name.endswith("_loss") or ("loss" in series and _is_part(name, series)):
             panels["loss"].append(name)
         else:
@@ -114,5 +118,5 @@ def _draw_panel(axes: Axes, title: str, series: dict[str, list[tuple[int, float]
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    if title in ("loss", "scores (%)", "share correct"):
+    if title in ("loss", *_SHARED) and title != "learning rate":
         axes.legend(fontsize=7.5, frameon=False)

@@ -49,3 +49,13 @@ def test_a_run_without_epochs_is_named(tmp_path: Path, content: str | None) -> N
         (tmp_path / "metrics.csv").write_text(content)
     with pytest.raises(GloamError, match="no epoch has finished"):
         draw_curves(tmp_path, tmp_path / "curves.png")
+
+
+def test_label_quality_has_its_own_panel() -> None:
+    names = ("loss", "pseudo_labels_clusters", "pseudo_labels_identities", "pseudo_labels_nmi", "match_precision")
+    assert curves._panels({name: [(1, 0.5)] for name in names}) == {
+        "loss": ["loss"],
+        "clusters and people": ["pseudo_labels_clusters", "pseudo_labels_identities"],
+        "agreement with the hidden ids": ["pseudo_labels_nmi"],
+        "share correct": ["match_precision"],
+    }
