@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import shutil
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -113,6 +114,10 @@ def train(
     run = _Run(fabric, recipe, data, folder, checkpoint, progress=progress, stop_after=stop_after)
     try:
         return run.execute(stages)
+    except GloamError:
+        run.logs.close()
+        run.discard_unstarted()
+        raise
     finally:
         run.logs.close()
 
@@ -189,6 +194,12 @@ class _Run:
         if stage is None:
             raise RuntimeError("a recipe has at least one stage")
         return self._result(self._score(stage))
+
+    def discard_unstarted(self) -> None:
+        """Remove the folder of a run that failed before its first checkpoint: there is nothing to go on with."""
+        saved = self.folder / "checkpoints"
+        if self.fabric.is_global_zero and self.checkpoint is None and saved.is_dir() and not any(saved.iterdir()):
+            shutil.rmtree(self.folder)
 
     def _result(self, results: Results | None) -> RunResult:
         return RunResult(self.folder, results, self.fabric.is_global_zero)

@@ -257,3 +257,10 @@ checkpoint.save(Path({str(target)!r}))
     process.wait()
     assert (tmp_path / "written").exists()
     assert Checkpoint.load(target).epoch == 2
+
+
+def test_a_run_that_cannot_begin_leaves_nothing_behind(sysu_root: Path, tmp_path: Path) -> None:
+    too_many_parts = {"method": {"name": "pf_mgcd", "arch": "tiny", "relabel": False, "num_parts": 6}}
+    with pytest.raises(GloamError, match="num_parts"):
+        train(tiny_recipe(sysu_root, **too_many_parts), output=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
