@@ -25,8 +25,7 @@ def separation_loss(vectors: Tensor) -> Tensor:
     count = vectors.shape[1]
     if count < 2:
         return vectors.sum() * 0
-    units = normalize(at_least_float32(vectors), dim=2, eps=1e-8)
-    squared = (units @ units.transpose(1, 2)).square()
+    squared = _cosines(vectors).square()
     off_diagonal = squared.sum(dim=(1, 2)) - squared.diagonal(dim1=1, dim2=2).sum(dim=1)
     return off_diagonal.mean() / (count * (count - 1))
 
@@ -42,8 +41,7 @@ def multi_modality_alignment(embeddings: Tensor, labels: Tensor, modalities: Ten
     Returns:
         Scalar in [0.3133, 1.3133] (ln 2 at chance); 0 when no row has both a match and a non-match in other modalities.
     """
-    units = normalize(at_least_float32(embeddings), dim=1, eps=1e-8)
-    distance = (1 - units @ units.T) / 2
+    distance = (1 - _cosines(embeddings)) / 2
     other = modalities[:, None] != modalities[None, :]
     positive = other & (labels[:, None] == labels[None, :])
     negative = other & ~positive
@@ -54,6 +52,13 @@ def multi_modality_alignment(embeddings: Tensor, labels: Tensor, modalities: Ten
     weights = shares.to(gap.dtype) / shares.sum(dim=1, keepdim=True).clamp_min(1)
     total = (weights * softplus(-gap)).sum(dim=1)
     return total.sum() / shares.any(dim=1).sum().clamp_min(1)
+
+
+def _cosines(vectors: Tensor) -> Tensor:
+    """``(..., n, n)`` cosines between the rows of ``(..., n, D)``; autocast would multiply the unit rows in half."""
+    with torch.autocast(device_type=vectors.device.type, enabled=False):
+        units = normalize(at_least_float32(vectors), dim=-1, eps=1e-8)
+        return units @ units.transpose(-1, -2)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -51,3 +51,16 @@ def test_gradients_equal_finite_differences() -> None:
     labels, lights = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 0, 1, 0, 1])
     assert torch.autograd.gradcheck(lambda x: multi_modality_alignment(x, labels, lights), rows)
     assert torch.autograd.gradcheck(lambda x: separation_loss(x.reshape(2, 3, 3)), rows)
+
+
+def test_autocast_leaves_cosines_in_full_precision() -> None:
+    rows = torch.randn(12, 64, generator=torch.Generator().manual_seed(0)) + 1
+    labels, lights = torch.arange(12) // 4, torch.arange(12) % 2
+
+    def losses() -> list[torch.Tensor]:
+        return [multi_modality_alignment(rows, labels, lights), separation_loss(rows.reshape(4, 3, 64))]
+
+    expected = losses()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = losses()
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
