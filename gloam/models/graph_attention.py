@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, elu, leaky_relu, log_softmax
 
+from gloam.losses.precision import at_least_float32
 from gloam.models.row_attention import row_attention
 
 
@@ -44,7 +45,9 @@ class GraphAttention(nn.Module):
         """
         projected = rows @ self.W
         left, right = self.a.squeeze(1).chunk(2)
-        scores = leaky_relu((projected @ left)[:, None] + (projected @ right)[None, :], self.slope)
+        with torch.autocast(device_type=rows.device.type, enabled=False):
+            precise = at_least_float32(projected)
+            scores = leaky_relu((precise @ left)[:, None] + (precise @ right)[None, :], self.slope)
         weights = row_attention(scores, connected, dropout_rate=self.dropout_rate, training=self.training)
         return weights.to(projected.dtype) @ projected
 
@@ -82,12 +85,12 @@ class CrossModalityGraph(nn.Module):
         self.out_att = GraphAttention(heads * hidden, num_classes, slope=slope, dropout_rate=dropout_rate)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """``(N, D)`` pooled features and ``(N,)`` labels to ``(N, C)`` log-probabilities."""
+        """``(N, D)`` pooled features and ``(N,)`` labels to ``(N, C)`` log-probabilities in float32 or better."""
         connected = labels[:, None] == labels[None, :]
         x = dropout(features, self.dropout_rate, self.training)
         x = torch.cat([elu(head(x, connected)) for head in self.heads], dim=1)
         x = dropout(x, self.dropout_rate, self.training)
-        return log_softmax(elu(self.out_att(x, connected)), dim=1)
+        return log_softmax(elu(at_least_float32(self.out_att(x, connected))), dim=1)
 
 
 def dynamic_weight(previous_loss: float | None) -> float:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from gloam.losses.precision import at_least_float32
 from gloam.models.neck import BNNeck
 from gloam.models.row_attention import row_attention
 
@@ -42,7 +43,9 @@ class WeightedPartAttention(nn.Module):
         """
         parts = adaptive_avg_pool2d(maps, (self.num_parts, 1))
         query, key, value = (layer(parts).squeeze(3) for layer in (self.fc1, self.fc2, self.fc3))
-        attention = row_attention(query.transpose(1, 2) @ key)
+        # Unscaled products of D numbers: they and their softmax need float32.
+        with torch.autocast(device_type=maps.device.type, enabled=False):
+            attention = row_attention(at_least_float32(query).transpose(1, 2) @ at_least_float32(key))
         refined = value @ attention.to(value.dtype).transpose(1, 2)
         aggregated = refined @ self.gate.softmax(dim=0)
         joined: Tensor = self.bottleneck(aggregated + feature)

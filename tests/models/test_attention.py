@@ -40,6 +40,31 @@ def test_part_attention_equals_the_loops() -> None:
     _same_gradients(module(maps, feature), oracle.weighted_part_attention(module, maps, feature), inputs)
 
 
+def test_parts_overlap_where_the_rows_do_not_divide() -> None:
+    """Rows floor(i h / q) .. ceil((i + 1) h / q) - 1: of five rows in three parts 0-1, 1-3, 3-4."""
+    module = _random(WeightedPartAttention(6, 3)).eval()
+    maps, feature = torch.randn(2, 6, 5, 2, dtype=torch.float64), torch.randn(2, 6, dtype=torch.float64)
+    stripes = [maps[:, :, rows].mean(dim=(2, 3), keepdim=True) for rows in (slice(0, 2), slice(1, 4), slice(3, 5))]
+    torch.testing.assert_close(module(maps, feature), module(torch.cat(stripes, dim=2), feature))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_of_ddag_is_normalised_in_float32_under_autocast(dtype: torch.dtype) -> None:
+    parts = WeightedPartAttention(6, 3).eval()
+    for layer in (parts.fc1[0], parts.fc2):
+        torch.nn.init.dirac_(layer.weight)
+    maps = torch.full((2, 6, 6, 2), 200.0)
+    graph = CrossModalityGraph(6, 4, 5).eval()
+    rows, labels = 10 * torch.rand(8, 6), torch.arange(8) % 3
+    with torch.autocast("cpu", dtype=dtype):
+        # 6 * 200 * 200 is more than float16 holds.
+        assert torch.isfinite(parts(maps, torch.zeros(2, 6))).all()
+        found = graph(rows, labels)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.exp().sum(dim=1), torch.ones(8))
+    torch.testing.assert_close(found, graph(rows, labels), atol=0.1, rtol=0.05)
+
+
 def test_one_part_is_a_projection_of_the_mean() -> None:
     module = _random(WeightedPartAttention(6, 1)).eval()
     maps, feature = torch.randn(2, 6, 4, 2, dtype=torch.float64), torch.randn(2, 6, dtype=torch.float64)
