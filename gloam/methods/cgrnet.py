@@ -37,7 +37,9 @@ class CGRNetOptions(MethodOptions):
     arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny [--arch, ignored there]")
     streams: Literal[1, 2] = Field(2, description="1: all layers shared; 2: own stems and first stages")
     independent_stages: Literal[0, 1, 2] = Field(
-        1, description="residual stages of each stream's own; released: 1. The similarity module follows them"
+        1,
+        description="residual stages of each stream's own; released: 1. The similarity module follows them; "
+        "2 leaves no stage for the graph",
     )
     last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
     pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
@@ -65,7 +67,7 @@ class CGRNet(Method[CGRNetOptions]):
         options: flags.
 
     Raises:
-        GloamError: a backbone without residual stages.
+        GloamError: a backbone without residual stages, or a graph in a stage that the streams do not share.
     """
 
     Options = CGRNetOptions
@@ -81,6 +83,8 @@ class CGRNet(Method[CGRNetOptions]):
             insert=lambda channels: GraphReasoning(channels, options.graph_fusion),
             insert_counts=(0, int(options.graph), 0, 0),
         )
+        if not isinstance(backbone, TwoStreamBackbone):
+            raise GloamError(f"{options.arch} has no first stage whose channels CGRNet could compare. Choose a ResNet.")
         self.net = EmbeddingNet(backbone, create_pooling(options.pooling), num_classes)
         self.similarity = (
             ChannelSimilarity(options.streams, options.similarity_energy_scale) if options.similarity else None

@@ -39,7 +39,8 @@ def create_backbone(
         image_size: (height, width) that a timm transformer is built for; None: any size (positions are interpolated).
 
     Raises:
-        GloamError: unknown architecture, or inserts in a network without residual stages.
+        GloamError: unknown architecture, inserts in a network without residual stages, or inserts in a stage that is
+            not shared.
     """
     if arch.startswith("timm:"):
         if independent_stages:
@@ -51,6 +52,12 @@ def create_backbone(
     if name not in ARCHITECTURES:
         known = [*ARCHITECTURES, *(f"{a}{_IBN_SUFFIX}" for a in ARCHITECTURES), "timm:<name>"]
         raise GloamError(f"There is no backbone {arch!r}. {did_you_mean(arch, known)}")
+    if insert is not None and any(insert_counts[:independent_stages]):
+        raise GloamError(
+            f"With {independent_stages} residual stages of each stream's own there is no shared stage "
+            f"{next(n for n, count in enumerate(insert_counts, start=1) if count)} to insert a block into. "
+            "Lower independent_stages or switch the inserted block off."
+        )
     network = ResNet(name, last_stride=last_stride, ibn=arch.endswith(_IBN_SUFFIX))
     inserts: list[list[nn.Module]] = []
     if insert is not None:

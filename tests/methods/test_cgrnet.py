@@ -138,8 +138,18 @@ def test_unpaired_batches_are_refused() -> None:
 
 
 def test_networks_without_stages_are_refused() -> None:
-    with pytest.raises(GloamError, match="Choose a ResNet"):
-        create_method("cgrnet", 4, arch="timm:test_convnext")
+    for options in ({}, {"independent_stages": 0}, {**RELEASED, "independent_stages": 0}):
+        with pytest.raises(GloamError, match=r"Choose a ResNet|Set the number of blocks"):
+            create_method("cgrnet", 4, arch="timm:test_convnext", **options)
+
+
+def test_a_graph_needs_a_shared_stage() -> None:
+    with pytest.raises(GloamError, match="no shared stage 2"):
+        _method(independent_stages=2)
+    method, data = _method(independent_stages=2, graph=False), people(video=False)
+    method.training_step(data)["loss"].backward()
+    idle = [n for n, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not idle
 
 
 def _released_file(path: Path) -> dict[str, torch.Tensor]:
