@@ -103,8 +103,9 @@ class Method(nn.Module, Generic[OptionsT]):
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
-    # Names of the features that extract() can return; the first is the default. `test_feature` picks one.
-    features: ClassVar[tuple[str, ...]] = ("feature",)
+    # Names of the features that extract() can return; the first is the default. `test_feature` picks one. Options may
+    # leave an instance fewer.
+    features: tuple[str, ...] = ("feature",)
     # True for methods whose input is a clip (B, T, 3, H, W).
     is_video: ClassVar[bool] = False
     # True for methods that train on labels they make themselves: identities never reach them.

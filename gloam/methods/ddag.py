@@ -53,7 +53,7 @@ class DDAG(Method[DDAGOptions]):
     """
 
     Options = DDAGOptions
-    features = ("fc_att", "fc")
+    features: tuple[str, ...] = ("fc_att", "fc")
 
     graph_weight: Tensor
     epoch_loss: Tensor
@@ -81,15 +81,17 @@ class DDAG(Method[DDAGOptions]):
         self.register_buffer("epoch_loss", torch.zeros((), dtype=torch.float64))
         self.register_buffer("epoch_steps", torch.zeros((), dtype=torch.int64))
         if self.wpa is None:
-            self.test_feature = "fc"
+            self.features, self.test_feature = ("fc",), "fc"
 
     @property
     def feature_dim(self) -> int:
         return self.net.width
 
     def on_epoch_start(self, context: EpochContext) -> None:
-        """Set the graph's weight from the mean loss of the epoch before."""
-        steps = int(self.epoch_steps)
+        """Set the graph's weight from the mean loss of the epoch before; 0 in a stage's first, whatever was loaded."""
+        if self.graph is None:
+            return
+        steps = int(self.epoch_steps) if context.epoch else 0
         weight = dynamic_weight(float(self.epoch_loss) / steps if steps else None)
         self.graph_weight.fill_(weight)
         self.epoch_loss.zero_()
