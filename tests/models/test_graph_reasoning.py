@@ -75,6 +75,26 @@ def test_closed_gates_give_three_x_plus_mean_or_the_identity() -> None:
     torch.testing.assert_close(GraphReasoning(16, "residual").double()(maps), maps)
 
 
+def test_a_batch_of_the_published_size_fits_well_into_eight_gibibytes() -> None:
+    """648 positions of 512 channels (288 x 144 pictures): what two pictures keep for the backward pass, for 64."""
+    graph, kept = GraphReasoning(512), {}
+    maps = torch.randn(2, 512, 36, 18, requires_grad=True)
+    weights = {p.untyped_storage().data_ptr() for p in graph.parameters()}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        mixed = graph(maps)
+    assert mixed.shape == maps.shape
+    pair = sum(size for pointer, size in kept.items() if pointer not in weights)
+    # One 648 x 648 float32 matrix per picture, its values, and the map itself.
+    assert pair >= 2 * 648 * 648 * 4
+    assert 32 * pair < 2**29
+
+
 def test_only_the_gates_learn_at_first() -> None:
     graph = GraphReasoning(16).double()
     graph(_maps(2, 16, 3, 2)).square().sum().backward()
