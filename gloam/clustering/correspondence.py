@@ -46,7 +46,7 @@ def count_priority_selection(probabilities: Tensor, labels: Tensor, num_labels: 
         num_labels: number of own ids.
 
     Returns:
-        ``(num_labels,)`` partner of every own id, or -1; injective.
+        ``(num_labels,)`` partner of every own id, or -1; injective. Without images nobody has a partner.
     """
     scores = probabilities.detach().cpu().numpy()
     own = labels.cpu().numpy()
@@ -66,6 +66,8 @@ def count_priority_selection(probabilities: Tensor, labels: Tensor, num_labels: 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
     """Positions of the ``count`` largest values, descending, ties by position, without sorting the rest."""
+    if count == 0:
+        return np.zeros(0, dtype=np.int64)
     threshold = np.partition(values, len(values) - count)[len(values) - count]
     above = np.flatnonzero(values > threshold)
     ties = np.flatnonzero(values == threshold)[: count - len(above)]
@@ -181,20 +183,25 @@ def sinkhorn_assignment(
     )
 
 
-def correspondence_quality(predicted: Tensor, truth: Tensor) -> dict[str, float]:
-    """Precision and recall of a map against the hidden truth. For analysis only: no method may call it.
+def correspondence_quality(visible: Tensor, infrared: Tensor, partners: Tensor | None) -> dict[str, float]:
+    """Precision and recall of matched pairs against the hidden truth. For analysis only: no method may call it.
 
     Args:
-        predicted: ``(V,)`` partner of every visible id, -1 where there is none.
-        truth: ``(V,)`` true partner, -1 where the person does not occur in the other spectrum.
+        visible: ``(M,)`` visible ids; an id may occur in several pairs (contradictory relations).
+        infrared: ``(M,)`` their infrared partners. Repeated pairs count once.
+        partners: ``(V,)`` true infrared partner of every visible id, -1 where the person is not in infrared; None where
+            the truth is unknown.
 
     Returns:
-        ``precision`` (1 when nothing was predicted), ``recall`` and ``count``.
+        ``count`` and, where the truth is known, ``precision`` (1 without pairs) and ``recall``.
     """
-    made = predicted >= 0
-    right = (made & (predicted == truth)).sum().item()
+    pairs = torch.stack([visible.cpu().long(), infrared.cpu().long()], dim=1).unique(dim=0)
+    if partners is None:
+        return {"count": float(len(pairs))}
+    inside = pairs[pairs[:, 0] < len(partners)]
+    right = int((partners[inside[:, 0]] == inside[:, 1]).sum())
     return {
-        "precision": right / made.sum().item() if made.any() else 1.0,
-        "recall": right / max(int((truth >= 0).sum()), 1),
-        "count": float(made.sum()),
+        "precision": right / len(pairs) if len(pairs) else 1.0,
+        "recall": right / max(int((partners >= 0).sum()), 1),
+        "count": float(len(pairs)),
     }

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gloam.clustering.correspondence import correspondence_quality
 from gloam.methods.base import Method
 
 
@@ -53,8 +54,7 @@ class TrainingContext:
         self._score_labels = score_labels
 
         def score_pairs(visible: Tensor, infrared: Tensor) -> dict[str, float]:
-            pairs = torch.stack([visible.cpu().long(), infrared.cpu().long()], dim=1).unique(dim=0)
-            return pair_quality(pairs, partners) if partners is not None else {"count": float(len(pairs))}
+            return correspondence_quality(visible, infrared, partners)
 
         self._score_pairs = score_pairs
 
@@ -89,25 +89,6 @@ def mix_seed(seed: int, stage: str, *numbers: int) -> int:
 
     digest = hashlib.sha256(f"{seed}|{stage}|{'|'.join(map(str, numbers))}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-def pair_quality(pairs: Tensor, partners: Tensor) -> dict[str, float]:
-    """Precision and recall of matched labels; a label may occur in several pairs (contradictory relations).
-
-    Args:
-        pairs: ``(M, 2)`` distinct (visible label, infrared label).
-        partners: ``(V,)`` true infrared partner of every visible label, -1 where the person is not in infrared.
-
-    Returns:
-        ``precision`` (1 without pairs), ``recall`` and ``count``.
-    """
-    inside = pairs[pairs[:, 0] < len(partners)]
-    right = int((partners[inside[:, 0]] == inside[:, 1]).sum())
-    return {
-        "precision": right / len(pairs) if len(pairs) else 1.0,
-        "recall": right / max(int((partners >= 0).sum()), 1),
-        "count": float(len(pairs)),
-    }
 
 
 def pseudo_label_quality(labels: Tensor, truth: Tensor) -> dict[str, float]:

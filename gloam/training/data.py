@@ -57,8 +57,11 @@ class TrainingData:
         return torch.tensor([record.pid for record in self.records], dtype=torch.int64)
 
     def partners(self) -> Tensor | None:
-        """``(V,)`` hidden infrared label of every weak visible label (-1: none), or None without weak labels."""
-        if self.weak is None:
+        """``(V,)`` hidden infrared label of every weak visible label (-1: none).
+
+        None without weak labels, and for data whose spectra share no identity: their correspondence is not recorded.
+        """
+        if self.weak is None or not set(self.weak.visible) & set(self.weak.infrared):
             return None
         infrared = {true: label for label, true in enumerate(self.weak.infrared)}
         return torch.tensor([infrared.get(true, -1) for true in self.weak.visible])

@@ -43,7 +43,7 @@ def test_perfect_experts_find_the_true_permutation() -> None:
     assert _pairs(relations.consistent) == {(v, int(r)) for v, r in enumerate(truth)}
     assert not relations.single.any()
     assert not relations.contradictory.any()
-    assert correspondence_quality(forward, truth) == {"precision": 1.0, "recall": 1.0, "count": 4.0}
+    assert correspondence_quality(torch.arange(4), forward, truth) == {"precision": 1.0, "recall": 1.0, "count": 4.0}
 
 
 def test_uniform_experts_still_give_injective_maps() -> None:
@@ -109,9 +109,17 @@ def test_sinkhorn_finds_a_hidden_permutation() -> None:
 
 
 def test_quality_counts_missing_partners() -> None:
-    quality = correspondence_quality(torch.tensor([1, -1, 0, 2]), torch.tensor([1, 0, 2, -1]))
-    assert quality["precision"] == pytest.approx(1 / 3)
-    assert quality["recall"] == pytest.approx(1 / 3)
+    truth = torch.tensor([1, 0, 2, -1])
+    # Visible 3 has no partner, 9 does not exist; the repeated pair counts once.
+    quality = correspondence_quality(torch.tensor([0, 0, 2, 3, 9]), torch.tensor([1, 1, 0, 2, 2]), truth)
+    assert quality == {"precision": pytest.approx(1 / 4), "recall": pytest.approx(1 / 3), "count": 4.0}
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert correspondence_quality(nothing, nothing, truth) == {"precision": 1.0, "recall": 0.0, "count": 0.0}
+    assert correspondence_quality(torch.tensor([0]), torch.tensor([1]), None) == {"count": 1.0}
+
+
+def test_without_images_nobody_is_matched() -> None:
+    assert count_priority_selection(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), 2).tolist() == [-1, -1]
 
 
 def test_sinkhorn_leaves_identities_without_images_alone() -> None:

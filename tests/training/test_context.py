@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gloam.methods import create_method
-from gloam.training.context import TrainingContext, mix_seed, pair_quality, pseudo_label_quality
+from gloam.training.context import TrainingContext, mix_seed, pseudo_label_quality
 
 
 def _context(**changes: Any) -> TrainingContext:
@@ -79,16 +79,6 @@ def test_reports_become_numbers_of_the_epoch() -> None:
     assert context.logged["pair_precision"] == pytest.approx(2 / 3)
     assert context.logged["pair_recall"] == pytest.approx(1)
     assert context.logged["pair_count"] == 3
-
-
-def test_pairs_with_unknown_labels_are_wrong_and_no_pairs_are_precise() -> None:
-    partners = torch.tensor([1, 0])
-    assert pair_quality(torch.tensor([[0, 1], [9, 9]]), partners)["precision"] == 0.5
-    assert pair_quality(torch.zeros((0, 2), dtype=torch.int64), partners) == {
-        "precision": 1.0,
-        "recall": 0.0,
-        "count": 0.0,
-    }
 
 
 def test_without_weak_labels_only_the_number_of_pairs_is_known() -> None:

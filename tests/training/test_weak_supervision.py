@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from gloam.datasets.weak import shuffle_labels_per_modality
 from gloam.errors import GloamError
 from gloam.training import data as training_data
 from gloam.training import run as training_run
 from gloam.training.checkpoint import Checkpoint, load_model
 from gloam.training.run import train
+from tests.datasets.test_weak import people
 from tests.training.tiny import tiny_recipe
 
 WEAK = {"relabel": "per_modality"}
@@ -105,6 +107,18 @@ def test_the_hidden_truth_reaches_nothing_but_the_report(
     rows = [[{k: v for k, v in r.items() if not k.endswith(reports)} for r in _numbers(p)] for p in (plain, blind)]
     assert rows[0] == rows[1]
     assert _numbers(plain) != _numbers(blind)
+
+
+@pytest.mark.parametrize(("infrared", "known"), [(range(4, 8), False), (range(3, 7), True)])
+def test_truth_is_reported_only_where_the_data_carry_it(infrared: range, known: bool) -> None:
+    splits, weak = shuffle_labels_per_modality(people(range(4), infrared), seed=0)
+    store: Any = None
+    data = training_data.TrainingData(splits, splits, None, splits.train, store, torch.zeros(16), weak)
+    partners = data.partners()
+    assert (partners is not None) == known
+    if partners is not None:
+        expected = [weak.infrared.index(3) if true == 3 else -1 for true in weak.visible]
+        assert partners.tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["base", "agw", "ddag"])
