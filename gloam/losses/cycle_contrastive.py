@@ -46,6 +46,7 @@ def cycle_contrastive_loss(
     negatives: Negatives = "all",
     center: bool = False,
     orders: Tensor | None = None,
+    infrared_orders: Tensor | None = None,
 ) -> Tensor:
     """PCC loss, mean of both directions.
 
@@ -61,6 +62,7 @@ def cycle_contrastive_loss(
         negatives: ``all`` other stripes; ``img``: of the same picture; ``part``: of a different original part.
         center: subtract each position's batch mean before normalising.
         orders: ``(B, P)`` stripe orders, needed for ``negatives="part"``.
+        infrared_orders: those of the infrared pictures, where they differ from the visible ones.
 
     Returns:
         Scalar: log(B P) when all vectors are equal; log B when every picture carries the same P distinct vectors.
@@ -73,17 +75,67 @@ def cycle_contrastive_loss(
     if negatives == "part" and orders is None:
         raise ValueError("negatives='part' needs the stripe orders.")
     batch, parts, _ = visible.shape
+    if infrared_orders is None:
+        infrared_orders = orders
     with torch.autocast(device_type=visible.device.type, enabled=False):
-        both = [at_least_float32(x) for x in (visible, infrared)]
-        if center:
-            both = [x - x.mean(dim=0, keepdim=True) for x in both]
-        v, t = (normalize(x.flatten(0, 1), dim=1, eps=1e-12) for x in both)
-        image = torch.arange(batch, device=v.device).repeat_interleave(parts)
-        same_image = image[:, None] == image[None, :]
+        v, t = _unit_stripes(visible, center), _unit_stripes(infrared, center)
+        same_image = _same_image(batch, parts, v.device)
         allowed = same_image if scope == "pair" else None
-        contrast = _contrast_mask(same_image, negatives, orders)
-        losses = [_one_direction(q, o, temperature, allowed, target, contrast) for q, o in ((v, t), (t, v))]
+        losses = [
+            _one_direction(q, o, temperature, allowed, target, _contrast_mask(same_image, negatives, own_orders))
+            for q, o, own_orders in ((v, t, orders), (t, v, infrared_orders))
+        ]
         return (losses[0] + losses[1]) / 2
+
+
+@torch.no_grad()
+def neighbour_masses(
+    visible: Tensor,
+    infrared: Tensor,
+    orders: Tensor,
+    infrared_orders: Tensor | None = None,
+    *,
+    temperature: float = 0.07,
+) -> tuple[Tensor, Tensor]:
+    """What visible stripes look for in infrared: the same part of the body, or the same place in the picture.
+
+    *Source*: diagnostics of mmgl.md 4.3. Neighbours come from the whole batch except the query's own couple.
+
+    Args:
+        visible: ``(B, P, D)`` stripe vectors of B visible pictures, B > 1.
+        infrared: ``(B, P, D)`` stripe vectors of B infrared pictures.
+        orders: ``(B, P)`` stripe orders.
+        infrared_orders: those of the infrared pictures, where they differ from the visible ones.
+        temperature: of the retrieval.
+
+    Returns:
+        Mean weight on stripes of the same original part, and on stripes at the same place of the shuffled picture; both
+        in [0, 1], chance 1 / P.
+    """
+    batch, parts, _ = visible.shape
+    with torch.autocast(device_type=visible.device.type, enabled=False):
+        v, t = _unit_stripes(visible), _unit_stripes(infrared)
+        scores = (v @ t.T / temperature).masked_fill(_same_image(batch, parts, v.device), -torch.inf)
+        weights = scores.softmax(dim=1)
+    part = orders.flatten().to(v.device)
+    other_part = part if infrared_orders is None else infrared_orders.flatten().to(v.device)
+    place = torch.arange(parts, device=v.device).repeat(batch)
+    same_part, same_place = part[:, None] == other_part, place[:, None] == place
+    return (weights * same_part).sum(dim=1).mean(), (weights * same_place).sum(dim=1).mean()
+
+
+def _unit_stripes(stripes: Tensor, center: bool = False) -> Tensor:
+    """``(B, P, D)`` to ``(B P, D)`` unit rows in float32 at least, picture by picture."""
+    stripes = at_least_float32(stripes)
+    if center:
+        stripes = stripes - stripes.mean(dim=0, keepdim=True)
+    return normalize(stripes.flatten(0, 1), dim=1, eps=1e-12)
+
+
+def _same_image(batch: int, parts: int, device: torch.device) -> Tensor:
+    """``(B P, B P)`` bool: stripes of the same picture, or of the two pictures of a couple."""
+    image = torch.arange(batch, device=device).repeat_interleave(parts)
+    return image[:, None] == image
 
 
 def _contrast_mask(same_image: Tensor, negatives: Negatives, orders: Tensor | None) -> Tensor | None:

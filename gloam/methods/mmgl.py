@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from gloam.data.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
-from gloam.losses.cycle_contrastive import Negatives, Scope, Target, cycle_contrastive_loss
+from gloam.losses.cycle_contrastive import Negatives, Scope, Target, cycle_contrastive_loss, neighbour_masses
 from gloam.losses.permutation import (
     PermutationLoss,
     draw_orders,
@@ -61,6 +61,17 @@ class MMGLOptions(MethodOptions):
     pcc_center: bool = Field(False, description="subtract the batch mean of each position")
     shared_projection: bool = Field(True, description="one projection for all stripe positions")
     report_every: int = Field(5, ge=1, description="measure permutation accuracy every so many epochs")
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> MMGLOptions:
+        if not (self.permutation or self.pcc):
+            raise GloamError("MMGL has nothing to learn without its two tasks. Turn on permutation or pcc.")
+        if self.pcc and not self.part and self.pcc_negatives != "all":
+            raise GloamError(
+                f"pcc_negatives {self.pcc_negatives!r} chooses among stripes, but without part each picture is one "
+                "vector. Use pcc_negatives all, or turn part on."
+            )
+        return self
 
 
 @register("mmgl")
@@ -107,6 +118,8 @@ class MMGL(Method[MMGLOptions]):
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of B visible and B infrared pictures; picture i of each forms a random couple.
 
+        ``part_mass`` and ``place_mass`` are logged only: see :func:`neighbour_masses`.
+
         Raises:
             GloamError: the batch does not hold equally many pictures of both spectra, or the height does not fit.
         """
@@ -121,7 +134,8 @@ class MMGL(Method[MMGLOptions]):
         self._check_height(visible)
         orders = draw_orders(len(visible), options.num_stripes, self._generator)
         other = orders if options.share_order else draw_orders(len(visible), options.num_stripes, self._generator)
-        both = torch.cat([orders, other]).to(visible.device)
+        orders, other = orders.to(visible.device), other.to(visible.device)
+        both = torch.cat([orders, other])
         images = shuffle_stripes(torch.cat([visible, infrared]), both)
         modalities = torch.arange(2, device=images.device).repeat_interleave(len(visible))
         maps = self.backbone(images, modalities)
@@ -133,17 +147,23 @@ class MMGL(Method[MMGLOptions]):
             outputs |= {"permutation": recovery, "permutation_accuracy": accuracy}
             loss = loss + recovery
         if options.pcc:
+            first, second = self.stripe_vectors(maps).chunk(2)
             contrast = cycle_contrastive_loss(
-                *self.stripe_vectors(maps).chunk(2),
+                first,
+                second,
                 temperature=options.cl_temp,
                 scope=options.pcc_scope,
                 target=options.pcc_target,
                 negatives=options.pcc_negatives,
                 center=options.pcc_center,
                 orders=orders,
+                infrared_orders=other,
             )
             outputs["cycle_contrastive"] = contrast
             loss = loss + options.cl_weight * contrast
+            if options.part and len(visible) > 1:
+                masses = neighbour_masses(first, second, orders, other, temperature=options.cl_temp)
+                outputs |= dict(zip(("part_mass", "place_mass"), masses, strict=True))
         return {"loss": loss, **outputs}
 
     def plateaus(self) -> dict[str, Plateau]:

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from gloam.losses.cycle_contrastive import cycle_contrastive_loss
-from tests.oracles.cycle_contrastive import cycle_contrastive
+from gloam.losses.cycle_contrastive import cycle_contrastive_loss, neighbour_masses, soft_nearest
+from tests.oracles import cycle_contrastive as oracle
 
 
 def _features(batch: int = 4, parts: int = 3, width: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -24,8 +24,12 @@ def _features(batch: int = 4, parts: int = 3, width: int = 5) -> tuple[torch.Ten
     list(itertools.product(("pair", "batch"), ("soft", "raw"), ("all", "img", "part"), (False, True))),
 )
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
-def test_equals_the_loop_form(scope: str, target: str, negatives: str, center: bool, temperature: float) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_equals_the_loop_form(
+    scope: str, target: str, negatives: str, center: bool, temperature: float, shared: bool
+) -> None:
     visible, infrared, orders = _features()
+    other = orders if shared else orders.flip(0, 1)
     value = cycle_contrastive_loss(
         visible,
         infrared,
@@ -35,11 +39,37 @@ def test_equals_the_loop_form(scope: str, target: str, negatives: str, center: b
         negatives=negatives,
         center=center,
         orders=orders,
+        infrared_orders=None if shared else other,
     )
-    expected = cycle_contrastive(
-        visible.numpy(), infrared.numpy(), temperature, scope, target, negatives, center, orders.numpy()
+    arrays = (visible.numpy(), infrared.numpy())
+    expected = oracle.cycle_contrastive(
+        *arrays, temperature, scope, target, negatives, center, orders.numpy(), other.numpy()
     )
     assert value.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_soft_neighbour_is_the_weighted_mean_on_the_unit_sphere() -> None:
+    keys = torch.eye(2, dtype=torch.float64)
+    found = soft_nearest(keys[:1], keys, temperature=0.5)
+    # Weights 1 / (1 + e^-2) and its rest, a ratio of e^2.
+    length = math.hypot(1, math.exp(-2))
+    torch.testing.assert_close(found, torch.tensor([[1 / length, math.exp(-2) / length]], dtype=torch.float64))
+    only = soft_nearest(keys[:1], keys, 0.5, allowed=torch.tensor([[False, True]]))
+    torch.testing.assert_close(only, keys[1:])
+
+
+def test_masses_equal_their_loop_form_and_tell_the_part_from_the_place() -> None:
+    visible, infrared, orders = _features()
+    other = orders.flip(0, 1)
+    found = neighbour_masses(visible, infrared, orders, other, temperature=0.3)
+    expected = oracle.neighbour_masses(visible.numpy(), infrared.numpy(), 0.3, orders.numpy(), other.numpy())
+    assert [mass.item() for mass in found] == pytest.approx(expected, rel=1e-9)
+    everywhere = torch.ones(4, 3, 5)
+    assert [mass.item() for mass in neighbour_masses(everywhere, everywhere, orders)] == pytest.approx([1 / 3, 1 / 3])
+    part, _ = neighbour_masses(torch.eye(3)[orders], torch.eye(3)[other], orders, other)
+    assert part.item() == pytest.approx(1, abs=1e-5)
+    by_place = torch.eye(3).expand(4, 3, 3)
+    assert neighbour_masses(by_place, by_place, orders)[1].item() == pytest.approx(1, abs=1e-5)
 
 
 def test_equal_features_give_log_of_all_stripes() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gloam.errors import GloamError
-from gloam.methods import create_method
+from gloam.methods import create_method, mmgl
 from tests.methods.contract import MemoryContext, people
 
 
@@ -43,7 +43,29 @@ def test_different_orders_for_both_spectra_and_no_pcc() -> None:
     method, data = _method(share_order=False, pcc=False), people(video=False)
     assert set(method.training_step(data)) == {"loss", "permutation", "permutation_accuracy"}
     method = _method(permutation=False)
-    assert set(method.training_step(data)) == {"loss", "cycle_contrastive"}
+    assert set(method.training_step(data)) == {"loss", "cycle_contrastive", "part_mass", "place_mass"}
+
+
+def test_stripes_compete_with_other_parts_of_their_own_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(mmgl, "cycle_contrastive_loss", lambda *_, **given: seen.append(given) or torch.ones(()))
+    for share in (True, False):
+        _method(share_order=share, pcc_negatives="part").training_step(people(video=False))
+    same = [torch.equal(given["orders"], given["infrared_orders"]) for given in seen]
+    assert same == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        ({"permutation": False, "pcc": False}, "Turn on permutation or pcc"),
+        ({"part": False, "pcc_negatives": "part"}, "pcc_negatives all"),
+        ({"part": False, "pcc_negatives": "img"}, "pcc_negatives all"),
+    ],
+)
+def test_flags_that_leave_nothing_to_learn_are_refused(options: dict, cure: str) -> None:
+    with pytest.raises(GloamError, match=cure):
+        _method(**options)
 
 
 @pytest.mark.parametrize(
