@@ -124,10 +124,10 @@ class CGRNet(Method[CGRNetOptions]):
 
     def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The release keeps one gate per similarity module; here they are the two numbers of one parameter."""
-        gates = [state[name].reshape(1) for name in ("cam1.gamma", "cam2.gamma") if name in state]
-        found = {name: value for name, value in state.items() if not name.startswith(("cam1.", "cam2."))}
-        if self.similarity is not None and gates:
-            found["similarity.gamma"] = torch.cat(gates)[: len(self.similarity.gamma)]
+        found, gates = dict(state), ("cam1.gamma", "cam2.gamma")
+        if self.similarity is not None and all(name in found for name in gates):
+            gamma = torch.cat([found.pop(name).reshape(1) for name in gates])
+            found["similarity.gamma"] = gamma[: len(self.similarity.gamma)]
         relations = ("local2local.", "local2global.", "global2local.")
         return {f"net.backbone.trunk.NL_2.0.{k}" if k.startswith(relations) else k: v for k, v in found.items()}
 

@@ -196,6 +196,10 @@ def test_released_checkpoints_load_completely(tmp_path: Path) -> None:
     ):
         assert torch.equal(own[ours], state[theirs]), ours
     assert own["similarity.gamma"].tolist() == [0.25, 0.5]
+    # Without the modules their tensors are named as left over.
+    report = load_weights(create_method("cgrnet", 206, **RELEASED), tmp_path / "sysu_agw_best.t")
+    assert not report.missing
+    assert {"cam1.gamma", "cam2.gamma"} <= set(report.unexpected)
 
 
 def test_other_files_fill_both_first_stages(tmp_path: Path) -> None:
