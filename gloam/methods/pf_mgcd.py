@@ -29,6 +29,7 @@ from gloam.methods.base import EpochContext, Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.isg_dm import IdPool, IsgVariant, MultiPartISGDM, split_stripes
 from gloam.models.modality_discriminator import PartDiscriminators
+from gloam.models.neck import unit
 from gloam.models.part_memory import PartMemory, propagate
 
 _ADVERSARIAL_FROM = 5  # epoch from which the features follow the reversed gradient of the discriminators
@@ -104,6 +105,9 @@ class PFMGCD(Method[PFMGCDOptions]):
     def on_epoch_start(self, context: EpochContext) -> None:
         """After warm-up: fill the memory once, then match infrared to visible identities at every epoch."""
         self._reversal = 0.1 if context.epoch >= _ADVERSARIAL_FROM else 0.0
+        if self.teacher is not None and context.epoch == 0:
+            # A weight file need not hold the averaged network; it starts as the student.
+            self.teacher.load_state_dict(self.student.state_dict())
         # Without matching and distillation nothing would read the memory: each spectrum then learns alone.
         used = bool(self.options.lambda_graph) or (self.options.relabel and self.options.match)
         self.warm.fill_(used and context.epoch >= self.options.warmup_epochs)
@@ -213,9 +217,8 @@ class PFMGCD(Method[PFMGCDOptions]):
         context.report_correspondence(matches[found], found)
 
     def _triplet(self, identity: Tensor, pids: Tensor, shared: Tensor, visible: Tensor) -> Tensor:
-        """Hard triplet on all parts, between the spectra only where both identities are known."""
-        features = normalize(normalize(identity, dim=2, eps=1e-12).flatten(1), dim=1, eps=1e-12)
-        return known_pairs_triplet(features, pids, shared, visible)
+        """Hard triplet on the joined parts, between the spectra only where both identities are known."""
+        return known_pairs_triplet(unit(identity.flatten(1)), pids, shared, visible)
 
     @torch.no_grad()
     def _average_teacher(self, teacher: nn.Module) -> None:

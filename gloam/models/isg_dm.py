@@ -65,6 +65,8 @@ class ISGDM(nn.Module):
         Returns:
             identity feature ``(B, D)`` and modality feature ``(B, D)``.
         """
+        # As instance norm does under autocast: a rounded mean would leave an offset in channels that hardly vary.
+        maps = at_least_float32(maps)
         mean = maps.mean(dim=(2, 3))
         if self.variant == "attention-v2":
             return self.project(mean * self.gate(mean)), self.style(mean)
@@ -88,11 +90,8 @@ class ISGDM(nn.Module):
         if self.exponent is None:
             return gate * mean
         restituted = normalised + gate[:, :, None, None] * (maps - normalised)
-        with torch.autocast(device_type=maps.device.type, enabled=False):
-            restituted = at_least_float32(restituted)
-            exponent = self.exponent.to(restituted.dtype)
-            pooled = restituted.clamp_min(1e-6).pow(exponent).mean(dim=(2, 3))
-            return pooled.pow(1 / exponent)
+        pooled = restituted.clamp_min(1e-6).pow(self.exponent).mean(dim=(2, 3))
+        return pooled.pow(1 / self.exponent)
 
 
 def _style_head(channels: int, width: int, variant: IsgVariant, hidden: int) -> nn.Sequential:

@@ -12,6 +12,7 @@ from gloam.losses.collaborative_consistency import expert_agreement, prediction_
 from gloam.methods import create_method
 from gloam.models.consensus_propagation import propagate_consensus
 from tests.methods.contract import MemoryContext, people
+from tests.oracles import wsl_vireid as oracle
 
 
 def _method(**options):
@@ -56,6 +57,42 @@ def test_gradients_reach_only_what_the_paper_says() -> None:
     assert _gradients("triplet") == backbone
     assert _gradients("strong") == backbone | {"bottleneck", "shared_classifier"}
     assert _gradients("weak") == backbone | {"bottleneck", "shared_classifier"}
+
+
+def test_a_step_of_the_second_phase_equals_the_loops() -> None:
+    method, data = _method(), people(video=False)
+    with torch.no_grad():  # probabilities that are neither 0 nor 1
+        for expert in (method.visible_expert, method.infrared_expert, method.shared_classifier):
+            expert.weight.mul_(0.1)
+    method.on_epoch_start(MemoryContext(method, data))
+    relations = [(0, 2), (1, 3)], [(0, 2), (1, 3), (2, 0)], [(3, 0), (3, 1)]
+    for matrix, pairs in zip((method.consistent, method.trusted, method.contradictory), relations, strict=True):
+        matrix.zero_()
+        matrix[tuple(zip(*pairs, strict=True))] = True
+    before = method.prototypes.clone()
+    outputs = {name: value.item() for name, value in method.training_step(data).items()}
+    with torch.no_grad():
+        pooled = method.pool(method.backbone(data.images, data.modalities))
+        features = method.bottleneck(pooled)
+    pids, modalities = data.pids.tolist(), data.modalities.tolist()
+    moved = oracle.updated(before, features, pids, modalities, 0.8)
+    torch.testing.assert_close(method.prototypes.double(), moved, atol=1e-5, rtol=1e-4)
+    weights = [e.weight.detach() for e in (method.visible_expert, method.infrared_expert, method.shared_classifier)]
+    expected = oracle.losses(pooled, features, pids, modalities, weights, moved, relations)
+    assert expected["weak"] > 0
+    assert {name: outputs[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    factors = {"experts": 1, "triplet": 0.25, "agreement": 1, "strong": 1, "weak": 0.25}
+    total = sum(factor * expected[name] for name, factor in factors.items())
+    assert outputs["loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_without_relations_the_terms_between_the_spectra_vanish() -> None:
+    method, data = _method(), people(video=False)
+    method.weak_on.fill_(True)
+    outputs = method.training_step(data)
+    assert outputs["agreement"].item() == outputs["weak"].item() == 0
+    method.start_stage("experts")
+    assert method.training_step(data)["triplet"].item() == pytest.approx(outputs["triplet"].item(), rel=1e-5)
 
 
 def _epoch(order: torch.Tensor, rule: str, epoch: int = 0, **options):
