@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from gloam.losses.precision import at_least_float32
+from gloam.losses.precision import at_least_float32, dot_products
 
 
 def cluster_nce(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
@@ -21,7 +21,7 @@ def cluster_nce(features: Tensor, memory: Tensor, labels: Tensor, temperature: f
         temperature: tau.
     """
     units = normalize(at_least_float32(features), dim=1, eps=1e-12)
-    return cross_entropy(units @ memory.detach().T / temperature, labels)
+    return cross_entropy(dot_products(units, memory.detach()) / temperature, labels)
 
 
 def hybrid_memory_loss(
@@ -43,7 +43,8 @@ def hybrid_memory_loss(
     count = int(bank_labels.max()) + 1
     sums = bank.new_zeros(count, bank.shape[1]).index_add_(0, bank_labels, bank.detach())
     sizes = torch.bincount(bank_labels, minlength=count)
-    scores = units @ (sums / sizes.clamp_min(1)[:, None]).to(units.dtype).T / temperature
+    means = (sums / sizes.clamp_min(1)[:, None]).to(units.dtype)
+    scores = dot_products(units, means) / temperature
     scores = scores.masked_fill(sizes == 0, -torch.inf)
     # log(sum e^s + 1e-6)
     small = scores.new_full((len(scores), 1), 1e-6).log()

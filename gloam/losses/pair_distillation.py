@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gloam.losses.precision import at_least_float32
+from gloam.losses.precision import at_least_float32, dot_products
 from gloam.models.memory import occurrences
 
 
@@ -100,10 +100,10 @@ def hard_sample_deduction(
     for number in range(int(numbers.max()) + 1):
         chosen = numbers == number
         mixed[labels[chosen]] = alpha * positives[chosen] + (1 - alpha) * mixed[labels[chosen]]
-    scores = units @ memory.detach().T / temperature
+    scores = dot_products(units, memory.detach()) / temperature
     own = (units * mixed[labels]).sum(dim=1, keepdim=True) / temperature
     scores = scores.scatter(1, labels[:, None], own)
-    hard = units @ negatives.detach().T / temperature + torch.log(scores.new_tensor(negative_weight))
+    hard = dot_products(units, negatives.detach()) / temperature + torch.log(scores.new_tensor(negative_weight))
     hard = hard.masked_fill(~is_negative, -torch.inf)
     return (torch.cat([scores, hard], dim=1).logsumexp(dim=1) - own.squeeze(1)).mean()
 
@@ -166,6 +166,6 @@ def positive_pair_alignment(
         partner_memory: ``(C, D)`` prototypes mixed for the partners.
         temperature: tau.
     """
-    first = (at_least_float32(features) @ memory.detach().T / temperature).log_softmax(dim=1)
-    second = (at_least_float32(partners) @ partner_memory.detach().T / temperature).log_softmax(dim=1)
+    first = (dot_products(features, memory.detach()) / temperature).log_softmax(dim=1)
+    second = (dot_products(partners, partner_memory.detach()) / temperature).log_softmax(dim=1)
     return (first.exp() * (first - second)).sum(dim=1).mean()

@@ -29,6 +29,7 @@ from gloam.losses.pair_distillation import (
     positive_pair_alignment,
     positives_or_cluster,
 )
+from gloam.losses.precision import dot_products
 from gloam.methods import register
 from gloam.methods.base import EpochContext, Method, MethodOptions
 from gloam.models.memory import ClusterMemory, InstanceMemory, gather_rows, resize_buffers
@@ -270,7 +271,7 @@ class MetaPRD(Method[MetaPRDOptions]):
 
     def _hardest(self, units: Tensor, choices: Tensor) -> Tensor:
         """The least similar of each row's choices: ``(B, D), (B, N)`` -> ``(B,)``."""
-        return (units.to(self.bank.rows.dtype) @ self.bank.rows.T).masked_fill(~choices, torch.inf).argmin(dim=1)
+        return dot_products(units, self.bank.rows).masked_fill(~choices, torch.inf).argmin(dim=1)
 
     def _collect(self, positives: Tensor, is_negative: Tensor, batch: Batch) -> Tensor:
         """Two pairs per image that teach the graph network: ``(2 B, 3)``."""
@@ -286,7 +287,7 @@ class MetaPRD(Method[MetaPRDOptions]):
         of_batch[:, indices] = batch.pids[:, None] != batch.pids
         candidates = torch.where(is_negative.any(dim=1, keepdim=True), is_negative, of_batch)
         bank = self.bank.rows
-        hardest = (bank[anchor] @ bank.T).masked_fill(~candidates, -torch.inf).argmax(dim=1)
+        hardest = dot_products(bank[anchor], bank).masked_fill(~candidates, -torch.inf).argmax(dim=1)
         same = torch.where(rest.any(dim=1), 1, -1)
         different = torch.where(candidates.any(dim=1), 0, -1)
         pairs = torch.cat([torch.stack([first, second, same], dim=1), torch.stack([anchor, hardest, different], dim=1)])

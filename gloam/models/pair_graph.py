@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
+from gloam.losses.precision import dot_products
 from gloam.models.dgcnn import DGCNN
 from gloam.models.subgraphs import Subgraphs, build_subgraphs, nearest_others
 
@@ -146,7 +147,7 @@ class PairGraphNetwork(nn.Module):
         count, size = len(bank), len(indices)
         features = torch.cat([bank, views.to(bank.dtype)])
         virtual = count + torch.arange(size, device=indices.device)
-        similar = views @ views.T
+        similar = dot_products(views, views)
         similar = similar.masked_fill(indices[:, None] == indices, -torch.inf)
         others, exists = indices[similar.argmax(dim=1)], (indices[:, None] != indices).any(dim=1)
         left = self._stars(bank[indices], bank, indices)
@@ -181,7 +182,7 @@ class PairGraphNetwork(nn.Module):
         others = labels[:, None] != labels
         mates = ~others & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
         paired = torch.nonzero(mates.any(dim=1)).flatten()
-        hardest = (features @ features.T).masked_fill(~others, -torch.inf).argmax(dim=1)
+        hardest = dot_products(features, features).masked_fill(~others, -torch.inf).argmax(dim=1)
         targets = torch.arange(2, device=labels.device).flip(0).repeat_interleave(pairs)
 
         def draw(count: int) -> Tensor:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gloam.losses.precision import dot_products
+
 NODE_LABELS = 16  # width of the one-hot node label
 
 
@@ -43,7 +45,7 @@ def nearest_others(queries: Tensor, bank: Tensor, own: Tensor, count: int) -> Te
     Returns:
         ``(U, count)`` indices.
     """
-    similarities = queries @ bank.T
+    similarities = dot_products(queries, bank)
     similarities.scatter_(1, own[:, None], -torch.inf)
     return similarities.topk(min(count, len(bank) - 1), dim=1).indices
 

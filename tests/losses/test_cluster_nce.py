@@ -34,3 +34,13 @@ def test_hybrid_loss_is_the_loop_over_classes() -> None:
         p = scores[int(target)] / (sum(scores.values()) + 1e-6)
         expected = expected - (p + 1e-6).log() / 5
     torch.testing.assert_close(hybrid_memory_loss(x, bank, labels, targets), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_autocast_leaves_the_cosines_in_full_precision() -> None:
+    g = torch.Generator().manual_seed(1)
+    memory, x = (normalize(torch.randn(n, 64, generator=g), dim=1) for n in (30, 8))
+    labels = torch.arange(8)
+    plain = cluster_nce(x, memory, labels), hybrid_memory_loss(x, memory, torch.arange(30), labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = cluster_nce(x, memory, labels), hybrid_memory_loss(x, memory, torch.arange(30), labels)
+    assert plain == mixed

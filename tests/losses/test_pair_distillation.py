@@ -85,3 +85,15 @@ def test_draws_are_uniform_over_the_choices() -> None:
     counts = torch.bincount(draw_one(choices, torch.Generator().manual_seed(0)), minlength=5)
     assert counts[0] == counts[2] == 0
     assert (counts[[1, 3, 4]] - 3000).abs().max() < 250
+
+
+def test_autocast_leaves_the_cosines_in_full_precision() -> None:
+    current, previous, bank, memory, indices, features = (t.float() if t.is_floating_point() else t for t in case(2))
+    _, negative = pair_sets(current, previous, indices)
+    columns = negative.any(dim=0).nonzero().flatten()
+    hsd = (features, memory, current[indices], bank[indices], bank[columns], negative[:, columns])
+    ppa = (features, features.flip(0), memory, memory.roll(1, dims=1))
+    plain = hard_sample_deduction(*hsd), positive_pair_alignment(*ppa)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = hard_sample_deduction(*hsd), positive_pair_alignment(*ppa)
+    assert plain == mixed

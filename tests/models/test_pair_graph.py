@@ -141,3 +141,10 @@ def test_a_pair_is_scored_alike_from_both_ends() -> None:
     assert negative[0, 7] == negative[1, 3]
     nothing = torch.zeros_like(changed)
     assert not any(kept.any() for kept in network.confirm(nothing, nothing, torch.tensor([3, 7]), rows))
+
+
+def test_neighbours_of_nodes_are_those_of_full_precision_under_autocast() -> None:
+    rows, own = bank(300, 64), torch.arange(300)
+    plain = nearest_others(rows, rows, own, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(nearest_others(rows, rows, own, 7), plain)
