@@ -72,17 +72,19 @@ class SpCL(Method[SpCLOptions]):
         return self.net.width
 
     def on_epoch_start(self, context: EpochContext) -> None:
-        """Cluster the memory (filled by extraction at first) at three radii and keep reliable clusters."""
+        """Cluster the memory (filled by extraction before the first epoch) at three radii, keep reliable clusters."""
         options = self.options
-        if len(self.bank) != len(context.labels):
+        # Not whatever a weight file of another run brought along.
+        first = context.epoch == 0
+        if first:
             self.bank.replace(context.extract())
         limit = options.eps + options.eps_gap
         pairs = near_pairs(self.bank.rows, limit=limit, k1=options.k1, k2=options.k2)
         found = [dbscan(pairs, eps=eps, min_samples=options.min_samples) for eps in self._radii()]
         check_clusters(found[0], f"eps {options.eps}, min_samples {options.min_samples}, k1 {options.k1}")
-        known = float(self.independence_threshold)
         labels_at, tight, loose = (outliers_alone(labels) for labels in found)
-        reliable, threshold = self_paced_labels(labels_at, tight, loose, None if known != known else known)
+        known = None if first else float(self.independence_threshold)
+        reliable, threshold = self_paced_labels(labels_at, tight, loose, known)
         self.independence_threshold.fill_(threshold)
         labels = torch.from_numpy(reliable)
         self.bank_labels = labels.to(self.bank.rows.device)

@@ -44,8 +44,19 @@ def test_later_epochs_cluster_the_memory_and_keep_the_threshold() -> None:
     method, context, _ = started()
     threshold = method.independence_threshold.clone()
     method.bank.replace(normalize(torch.eye(4).repeat_interleave(4, 0) @ torch.randn(4, 64), dim=1))
+    context.epoch = 1
     context.extract = lambda function=None: pytest.fail("the memory is clustered, nothing is extracted")  # type: ignore
     method.on_epoch_start(context)
+    assert torch.equal(method.independence_threshold, threshold)
+
+
+def test_memory_and_threshold_of_another_run_are_replaced_before_the_first_epoch() -> None:
+    method, context, _ = started()
+    rows, threshold = method.bank.rows.clone(), method.independence_threshold.clone()
+    method.bank.replace(rows.flip(0))
+    method.independence_threshold.fill_(0.125)
+    method.on_epoch_start(context)
+    assert torch.equal(method.bank.rows, rows)
     assert torch.equal(method.independence_threshold, threshold)
 
 
