@@ -69,10 +69,11 @@ class EpochContext(Protocol):
     def generator(self) -> torch.Generator:
         """Private CPU generator, seeded by (seed, stage, epoch): the same draws after a resume."""
 
-    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None, rows: Tensor | None = None) -> Tensor:
         """Stack ``function(images, modalities) -> (n, ...)`` over all training records to ``(N, ...)``.
 
         Default function: ``method.extract``. Evaluation mode, test transform, no gradient, float32, records in order.
+        With ``rows``, a mask ``(N,)``, over those records only.
         """
 
     def set_labels(self, labels: Tensor) -> None:

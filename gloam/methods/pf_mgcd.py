@@ -183,12 +183,12 @@ class PFMGCD(Method[PFMGCDOptions]):
 
     def _initialise_memory(self, context: EpochContext) -> None:
         """The student of this moment is the frozen teacher; it is not needed again once the prototypes are stored."""
-        features = context.extract(self.part_features)
-        labels = context.labels.clone()
+        rows = context.labels >= 0
         if self.options.relabel:
-            labels[context.modalities != Modality.VISIBLE] = -1
+            rows &= context.modalities == Modality.VISIBLE
         device = self.memory.memory.device
-        self.memory.initialise(features.to(device), labels.to(device))
+        features = context.extract(self.part_features, rows)
+        self.memory.initialise(features.to(device), context.labels[rows].to(device))
 
     def _match_identities(self, context: EpochContext) -> None:
         """Votes of every infrared identity for the prototypes, then the mutual best pairs."""
@@ -205,10 +205,9 @@ class PFMGCD(Method[PFMGCDOptions]):
             )
             return (confidence[:, :, None] * soft).mean(dim=1)
 
-        votes = context.extract(vote)
         infrared = (context.modalities == Modality.INFRARED) & (context.labels >= 0)
         labels = context.labels[infrared]
-        sums = torch.zeros(self.num_classes, slots).index_add_(0, labels, votes[infrared].float())
+        sums = torch.zeros(self.num_classes, slots).index_add_(0, labels, context.extract(vote, infrared))
         counts = torch.bincount(labels, minlength=self.num_classes).clamp_min(1)
         matches = mutual_assignment(sums / counts[:, None])
         self.matches.copy_(matches)

@@ -26,7 +26,7 @@ class TrainingContext:
         modalities: ``(N,)``.
         cams: ``(N,)``.
         seed: run seed.
-        extract: computes a function over all training records.
+        extract: computes a function over all training records or over those of a mask.
         score_labels: quality of pseudo-labels against the hidden ids.
         partners: hidden infrared partner of every visible label, or None.
     """
@@ -42,7 +42,7 @@ class TrainingContext:
         modalities: Tensor,
         cams: Tensor,
         seed: int,
-        extract: Callable[[Callable[[Tensor, Tensor], Tensor] | None], Tensor],
+        extract: Callable[[Callable[[Tensor, Tensor], Tensor] | None, Tensor | None], Tensor],
         score_labels: Callable[[Tensor], dict[str, float]],
         partners: Tensor | None,
     ) -> None:
@@ -58,9 +58,9 @@ class TrainingContext:
 
         self._score_pairs = score_pairs
 
-    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None, rows: Tensor | None = None) -> Tensor:
         """See ``EpochContext.extract``."""
-        return self._extract(function)
+        return self._extract(function, rows)
 
     def set_labels(self, labels: Tensor) -> None:
         """See ``EpochContext.set_labels``."""

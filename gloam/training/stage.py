@@ -98,9 +98,12 @@ class Stage:
                 numbers = self._epoch(epoch)
             after_epoch(epoch + 1, numbers)
 
-    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-        """A function (default: the method's features) over all training records, in order, ``(N, ...)``."""
-        return self.features_of(self.data.records, self.data.store, function=function, text="extracting")
+    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None, rows: Tensor | None = None) -> Tensor:
+        """A function (default: the method's features) over the training records (of a mask), in order, ``(N, ...)``."""
+        indices = None if rows is None else torch.nonzero(rows).flatten().numpy()
+        return self.features_of(
+            self.data.records, self.data.store, function=function, indices=indices, text="extracting"
+        )
 
     def features_of(
         self, records: Sequence[Record], store: PixelStore, *, text: str | None = None, **options: Any

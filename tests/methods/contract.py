@@ -79,11 +79,12 @@ class MemoryContext:
         self.generator = torch.Generator().manual_seed(epoch)
         self.logged: dict[str, float] = {}
 
-    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None, rows: Tensor | None = None) -> Tensor:
         was_training = self._method.training
         self._method.eval()
+        chosen = torch.ones(len(self._data), dtype=torch.bool) if rows is None else rows
         with torch.no_grad():
-            result = (function or self._method.extract)(self._data.images, self._data.modalities)
+            result = (function or self._method.extract)(self._data.images[chosen], self._data.modalities[chosen])
         self._method.train(was_training)
         return result.float()
 

@@ -170,6 +170,25 @@ def test_names_of_the_infrared_identities_change_nothing() -> None:
     assert torch.equal(matches, renamed_matches)
 
 
+def test_prototypes_come_from_visible_and_votes_from_infrared_images() -> None:
+    method, data = _method(), people(video=False)
+    context = MemoryContext(method, data, epoch=1)
+    seen = []
+
+    def spy(function, rows):
+        seen.append(data.modalities[rows].unique().tolist())
+        return MemoryContext.extract(context, function, rows)
+
+    context.extract = spy
+    method.on_epoch_start(context)
+    assert seen == [[0], [1]]
+    with torch.no_grad():
+        parts = method.eval().part_features(data.images, data.modalities)
+    for y in range(4):
+        own = parts[(data.modalities == 0) & (data.pids == y)].mean(dim=0)
+        torch.testing.assert_close(method.memory.memory[:, y], normalize(own, dim=1))
+
+
 def test_warmup_touches_no_memory_and_then_fills_every_visible_slot() -> None:
     method, data = _method(), people(video=False)
     start = method.memory.memory.clone()

@@ -22,7 +22,7 @@ def _context(**changes: Any) -> TrainingContext:
         "modalities": torch.zeros(6, dtype=torch.int64),
         "cams": torch.zeros(6, dtype=torch.int64),
         "seed": 3,
-        "extract": lambda function: torch.zeros(6, 2),
+        "extract": lambda function, rows: torch.zeros(6, 2),
         "score_labels": lambda labels: pseudo_label_quality(labels, torch.tensor([0, 0, 0, 1, 1, 2])),
         "partners": torch.tensor([2, 0, -1]),
     }

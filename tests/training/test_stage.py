@@ -14,6 +14,7 @@ from torch import nn
 import gloam.methods
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
+from gloam.methods.base import EpochContext
 from gloam.models.batch_norm_groups import group_batch_norm
 from gloam.training.checkpoint import Checkpoint, load_model
 from gloam.training.evaluation import evaluate_runs
@@ -118,6 +119,24 @@ def test_weak_labels_hide_the_partners_and_report_against_them(sysu_root: Path, 
     row = _last(run).history[0]
     assert row["match_count"] == len(weak["visible"])
     assert row["match_precision"] == row["match_recall"] == pytest.approx(agree / len(weak["visible"]))
+
+
+def test_a_method_may_extract_one_spectrum_only(
+    sysu_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def compare(_: Spy, context: EpochContext) -> None:
+        infrared = context.modalities == 1
+        some = context.extract(lambda images, modalities: modalities[:, None].float(), infrared)
+        torch.testing.assert_close(context.extract(rows=infrared), context.extract()[infrared])
+        seen.append((some, infrared))
+
+    monkeypatch.setattr(Spy, "on_epoch_start", compare)
+    _train(sysu_root, tmp_path / "run", train={"epochs": 1, "iterations": 1})
+    some, infrared = seen[0]
+    assert 0 < len(some) == int(infrared.sum()) < len(infrared)
+    assert some.min() == 1
 
 
 def test_learning_rates_follow_the_schedule_epoch_by_epoch(sysu_root: Path, tmp_path: Path) -> None:
