@@ -87,6 +87,20 @@ def test_accuracy_is_reported_for_both_spectra() -> None:
     }
 
 
+def test_accuracy_is_measured_on_a_spread_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmgl, "_SCORED", 4)
+    method, data = _method(), people(video=False)
+    asked = []
+
+    class Context(MemoryContext):
+        def extract(self, function=None, rows=None):
+            asked.append(rows.nonzero()[:, 0].tolist())
+            return super().extract(function, rows)
+
+    method.on_epoch_start(Context(method, data))
+    assert asked == [[0, 5, 10, 15, 16, 21, 26, 31]]
+
+
 def test_unbalanced_batches_and_odd_heights_are_named() -> None:
     method, data = _method(), people(video=False)
     with pytest.raises(GloamError, match="modality_shuffle"):
