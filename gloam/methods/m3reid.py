@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from gloam.data.batch import Batch
+from gloam.errors import GloamError
 from gloam.losses.multi_modality import multi_modality_alignment, separation_loss
 from gloam.losses.precision import at_least_float32
 from gloam.methods import register
@@ -78,11 +79,22 @@ class M3ReID(Method[M3ReIDOptions]):
         return 3 * self.options.heads * int(self.backbone.out_channels)
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Six losses, and the clip classifier's top-1 ``accuracy`` on the batch.
+
+        Raises:
+            GloamError: one frame in all.
+        """
+        if batch.images.shape[:2].numel() == 1:
+            raise GloamError(
+                "A batch of one frame has no statistics for batch norm. Raise sampler.identities, sampler.instances or "
+                "data.frames."
+            )
         frames, clip_length, masks = self._frames(batch.images)
         clips = self._average(frames, clip_length)
         frame_pids, frame_modalities = (x.repeat_interleave(clip_length) for x in (batch.pids, batch.modalities))
+        logits = at_least_float32(self.classifier(clips))
         parts = {
-            "identity_video": cross_entropy(at_least_float32(self.classifier(clips)), batch.pids),
+            "identity_video": cross_entropy(logits, batch.pids),
             "identity_frame": cross_entropy(at_least_float32(self.classifier_frame(frames)), frame_pids),
             "alignment_video": multi_modality_alignment(clips, batch.pids, batch.modalities),
             "alignment_frame": multi_modality_alignment(frames, frame_pids, frame_modalities),
@@ -93,7 +105,7 @@ class M3ReID(Method[M3ReIDOptions]):
         loss = parts["identity_video"] + parts["identity_frame"]
         loss = loss + options.weight_alignment * (parts["alignment_video"] + parts["alignment_frame"])
         loss = loss + options.weight_orthogonal * parts["orthogonal"] + options.weight_diversity * parts["diversity"]
-        return {"loss": loss, **parts}
+        return {"loss": loss, **parts, "accuracy": (logits.detach().argmax(dim=1) == batch.pids).float().mean()}
 
     def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
         """Unit clip embeddings ``(N, 3 heads C)`` of clips ``(N, T, 3, H, W)``; any T."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
+from gloam.errors import GloamError
 from gloam.methods import create_method
 from tests.methods.contract import people
 
@@ -17,7 +20,7 @@ def _method(**options):
 
 def test_total_is_the_sum_of_six_terms() -> None:
     outputs = _method().training_step(people(video=True))
-    parts = [value for name, value in outputs.items() if name != "loss"]
+    parts = [value for name, value in outputs.items() if name not in ("loss", "accuracy")]
     assert len(parts) == 6
     torch.testing.assert_close(outputs["loss"], torch.stack(parts).sum())
     assert 2.5 < outputs["diversity"].item() <= 3
@@ -30,6 +33,31 @@ def test_one_clip_and_any_number_of_frames_work(frames: int) -> None:
     with torch.no_grad():
         features = method.extract(data.images[:1, :frames], data.modalities[:1])
     assert features.shape == (1, 3 * 2 * 64)
+
+
+def test_accuracy_is_that_of_the_clip_classifier() -> None:
+    method, data = _method(), people(video=True)
+    logits = []
+    method.classifier.register_forward_hook(lambda module, inputs, output: logits.append(output))
+    accuracy = method.training_step(data)["accuracy"]
+    assert not accuracy.requires_grad
+    assert accuracy.item() == (logits[0].argmax(1) == data.pids).float().mean().item()
+
+
+@pytest.mark.parametrize(("clips", "frames"), [(1, 4), (3, 1)])
+def test_one_clip_or_one_frame_trains(clips: int, frames: int) -> None:
+    data = people(video=True).select(torch.arange(clips))
+    data = dataclasses.replace(data, images=data.images[:, :frames])
+    outputs = _method().training_step(data)
+    outputs["loss"].backward()
+    assert torch.isfinite(outputs["loss"])
+    assert (outputs["orthogonal"].item() == 0) == (frames == 1)
+
+
+def test_one_frame_in_all_is_an_error_with_a_cure() -> None:
+    data = people(video=True).select(torch.arange(1))
+    with pytest.raises(GloamError, match=r"data\.frames"):
+        _method().training_step(dataclasses.replace(data, images=data.images[:, :1]))
 
 
 def test_one_light_only_leaves_alignment_at_zero() -> None:
