@@ -37,7 +37,7 @@ class MultiViewAttention(nn.Module):
         """Pool.
 
         Args:
-            frames: ``(B T, C, H, W)`` non-negative maps.
+            frames: ``(B T, C, H, W)`` maps; ``gem`` counts negative values as 0.
             clip_length: T.
 
         Returns:
@@ -68,10 +68,10 @@ class MultiViewAttention(nn.Module):
         """
         with torch.autocast(device_type=frames.device.type, enabled=False):
             area = frames.shape[2] * frames.shape[3]
-            values, weights = frames.flatten(2).clamp_min(0), masks.flatten(2)
+            values, weights = frames.flatten(2), masks.flatten(2)
             if self.pooling == "avg":
                 pooled = weights @ values.transpose(1, 2) / area
             else:
-                cubes = weights.pow(3) @ values.pow(3).transpose(1, 2) / area
+                cubes = weights.pow(3) @ values.clamp_min(0).pow(3).transpose(1, 2) / area
                 pooled = (cubes + 1e-12).pow(1 / 3)
             return pooled.flatten(1)

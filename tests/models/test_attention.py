@@ -122,6 +122,13 @@ def test_multi_view_attention_equals_the_three_permutations(heads: int, pooling:
         torch.testing.assert_close(own, theirs)
 
 
+def test_maps_with_negative_values_are_cut_for_gem_only() -> None:
+    frames = torch.randn(4, 5, 4, 3, dtype=torch.float64)
+    mean, gem = (_random(MultiViewAttention(5, 2, pooling)) for pooling in ("avg", "gem"))
+    torch.testing.assert_close(mean(frames, 2)[0], oracle.multi_view_attention(mean, frames, 2)[0])
+    assert (gem(frames, 2)[0] > 0).all()  # a negative mean of cubes has no root
+
+
 def test_space_time_block_equals_the_full_affinity_and_starts_as_identity() -> None:
     block = SpatioTemporalNonLocal(8)
     clip = torch.randn(2, 8, 3, 2, 2)
