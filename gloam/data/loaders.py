@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from gloam.data.batch import Batch
 from gloam.data.clips import FrameChoice, choose_frames
 from gloam.data.samplers import BatchSampler
-from gloam.data.store import PixelStore
+from gloam.data.store import PixelStore, cores
 from gloam.datasets.records import Record
 from gloam.errors import GloamError
 
@@ -183,7 +183,7 @@ def train_loader(
             set ``use_distributed_sampler=False`` there, as the sampler already splits batches between processes).
         frames: clip length T for video.
         frame_choice: rule for the frames of a training clip.
-        workers: processes that read ahead.
+        workers: processes that read ahead; -1: one per core, shared by the processes of a run.
         seed: run seed, for random frames.
         rank: number of this process: processes choose frames independently.
         prefetch: batches that each worker reads ahead.
@@ -211,7 +211,7 @@ def test_loader(
         batch_size: rows per batch; the last may be smaller.
         frames: clip length T for video.
         frame_choice: rule for the frames of a test clip.
-        workers: processes that read ahead.
+        workers: processes that read ahead; -1: one per core, shared by the processes of a run.
         indices: ``(n,)`` read only these records, in this order (a process's share); default all.
         prefetch: batches that each worker reads ahead.
     """
@@ -229,6 +229,10 @@ def _loader(
     data: RecordBatches, batches: NumberedBatches, workers: int, prefetch: int, *, persistent: bool
 ) -> DataLoader[Batch]:
     options: dict[str, Any] = {}
+    if workers < 0:
+        group = torch.distributed
+        sharing = group.get_world_size() if group.is_available() and group.is_initialized() else 1
+        workers = max(1, cores() // sharing)
     if workers > 0:
         options = {"prefetch_factor": prefetch, "persistent_workers": persistent}
     return DataLoader(

@@ -97,7 +97,7 @@ def open_store(
         GloamError: missing or unreadable pictures, a full disk.
     """
     root = Path(root)
-    threads = workers or _cores()
+    threads = workers or cores()
     key = CacheKey(root, paths, height, width, interpolation)
     choice = str(cache)
     if choice == "auto" and key.num_bytes > AUTO_CACHE_LIMIT:
@@ -310,7 +310,8 @@ def _bad_message(root: Path, paths: Sequence[str], bad: Mapping[int, str], *, of
     )
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows

@@ -43,7 +43,7 @@ class DataConfig(_Section):
         "none", description="per_modality: number identities independently in each spectrum (weak supervision)"
     )
     cache: str = Field("auto", description="auto, off (decode on the fly) or a folder for decoded pixels")
-    workers: int = Field(0, ge=0, description="loader processes")
+    workers: int = Field(0, ge=-1, description="loader processes; -1: one per core")
     on_bad_image: Literal["fail", "skip"] = Field("fail", description="what to do with an unreadable picture")
 
 
@@ -246,12 +246,15 @@ def _score(value: float | None) -> str:
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge; a stage that names another method drops the flags of the top level's method."""
+    """Deep merge; a stage that names another method takes over the network of the top level's, but no other flag."""
     merged = dict(base)
     for key, value in changes.items():
         other_method = key == "method" and value.get("name", base["method"]["name"]) != base["method"]["name"]
         if isinstance(value, dict) and isinstance(base.get(key), dict) and not other_method:
             merged[key] = _merge(base[key], value) if key != "method" else {**base[key], **value}
+        elif other_method and "arch" in base["method"]:
+            # Stages hand weights on: another network would fail only after the first stage is trained.
+            merged[key] = {"arch": base["method"]["arch"], **value}
         else:
             merged[key] = value
     return merged

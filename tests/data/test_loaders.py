@@ -99,6 +99,17 @@ def test_independent_of_workers_and_store(root: Path, tmp_path: Path, frames: in
     assert all(_equal(result, results[0]) for result in results)
 
 
+def test_one_worker_per_core_shared_by_the_processes_of_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = _images()
+    monkeypatch.setattr("gloam.data.loaders.cores", lambda: 16)
+    store = _store(root, records)
+    assert test_loader(records, store, batch_size=4, workers=-1).num_workers == 16
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for processes, own in ((3, 5), (32, 1)):
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda processes=processes: processes)
+        assert test_loader(records, store, batch_size=4, workers=-1).num_workers == own
+
+
 def test_clips_take_frames_of_their_tracklet(root: Path) -> None:
     records = _tracklets()
     store = _store(root, records)
