@@ -220,9 +220,9 @@ class _Run:
         if resumed is not None:
             load_state(method, resumed.method, str(self.folder))
         elif previous is not None:
-            self._report(load_weights(method, self._finished_weights()))
+            self.logs.line(str(load_weights(method, self._finished_weights())))
         elif first and recipe.weights != "none":
-            self._report(load_weights(method, recipe.weights))
+            self.logs.line(str(load_weights(method, recipe.weights)))
         return method
 
     def _run_stage(self, name: str, recipe: Recipe, method: Method[Any], resumed: Checkpoint | None) -> Stage | None:
@@ -305,11 +305,6 @@ class _Run:
     def _finished_weights(self) -> Path:
         """The finished stage's selected checkpoint, from which the next stage takes its weights."""
         return self._best_path if self.best is not None else self.folder / "checkpoints" / "last.ckpt"
-
-    def _report(self, report: object) -> None:
-        self.logs.line(str(report))
-        if self.fabric.is_global_zero:
-            _log.info("%s", report)
 
     def _prepare_folder(self, *, new: bool) -> None:
         """The first process makes the folder; where it cannot, all stop with the same message."""

@@ -67,7 +67,8 @@ def test_stages_merge_over_the_top_level(tmp_path: Path) -> None:
     assert stages["first"].train.epochs == 1
     assert stages["first"].train.iterations == 3
     assert stages["first"].method == recipe.method
-    assert stages["second"].method == {"name": "agw", "wrt": "exact"}
+    # Weights go from stage to stage, so the network does too.
+    assert stages["second"].method == {"name": "agw", "wrt": "exact", "arch": "tiny"}
     assert stages["second"].optimizer.lr == 0.2
     assert stages["second"].optimizer.momentum == recipe.optimizer.momentum
 
