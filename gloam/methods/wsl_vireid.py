@@ -127,7 +127,13 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
             share = consensus_share(context.epoch, self.options.smoothing, self.options.smoothing_from_epoch)
             forward, backward = (
                 count_priority_selection(
-                    self._smoothed(guesses[rows], features[rows], share), context.labels[rows], self.num_classes
+                    self._smoothed(guesses[rows], features[rows], share).masked_fill(
+                        # A number that the other spectrum does not use is nobody's partner.
+                        torch.bincount(context.labels[~rows], minlength=self.num_classes) == 0,
+                        -torch.inf,
+                    ),
+                    context.labels[rows],
+                    self.num_classes,
                 )
                 for rows in (visible, ~visible)
             )

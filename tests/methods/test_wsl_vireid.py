@@ -210,6 +210,18 @@ def test_the_strong_loss_has_a_weight() -> None:
         assert parts["loss"] == pytest.approx(total, rel=1e-5)
 
 
+def test_numbers_that_a_spectrum_does_not_use_are_nobodys_partner() -> None:
+    method, data = _method(), people(video=False)
+    kept = torch.nonzero((data.modalities == 0) | (data.pids < 2)).flatten()
+    data = type(data)(**{name: getattr(data, name)[kept] for name in vars(data)})
+    with torch.no_grad():  # the infrared expert is sure that everybody is its identity 3, who has no images
+        method.infrared_expert.weight[3] = method.eval()._bn_features(data.images, data.modalities).mean(dim=0) * 100
+    method.on_epoch_start(MemoryContext(method, data))
+    for matrix in (method.consistent, method.trusted, method.contradictory):
+        assert not matrix[:, 2:].any()
+    assert (method.trusted | method.contradictory).any()
+
+
 def test_each_spectrum_alone_never_joins_the_labels() -> None:
     """Baseline in phase 2: infrared labels reach no visible loss, and nothing is matched."""
     method, data = _method(supervision="baseline"), people(video=False)
