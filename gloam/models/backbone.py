@@ -28,8 +28,9 @@ def create_backbone(
     """A network called as ``backbone(images, modalities) -> (N, C, h, w)``, with ``out_channels``; fresh weights.
 
     Args:
-        arch: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``small``, ``tiny``, any of them with the suffix
-            ``_ibn_a``, or ``timm:<name>`` for a network of the timm library (``timm:vit_small_patch16_224``).
+        arch: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``resnet152``, ``small``, ``tiny``, any of them
+            with the suffix ``_ibn_a``, or ``timm:<name>`` for a network of the timm library
+            (``timm:vit_small_patch16_224``).
         streams: 2: a stem per spectrum; 1: one stem.
         last_stride: stride of the last residual stage.
         stem_relu: False drops the ReLU of the stem.

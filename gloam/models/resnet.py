@@ -19,6 +19,7 @@ _LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...], 
     "resnet34": (BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet50": (Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet101": (Bottleneck, (3, 4, 23, 3), (64, 128, 256, 512)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3), (64, 128, 256, 512)),
     # Small networks for tests and for the demo; no published weights exist.
     "small": (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256)),
     "tiny": (BasicBlock, (1, 1, 1, 1), (8, 16, 32, 64)),

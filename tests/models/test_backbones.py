@@ -22,6 +22,8 @@ def _count(module: torch.nn.Module) -> int:
 def test_published_parameter_counts() -> None:
     assert _count(ResNet("resnet50")) == 23_508_032
     assert _count(ResNet("resnet50", ibn=True)) == 23_508_032
+    with torch.device("meta"):
+        assert _count(ResNet("resnet152")) == 58_143_808
     two, one = (create_backbone("resnet50", streams=s) for s in (2, 1))
     assert _count(two) - _count(one) == 9_536
     assert _count(NonLocalBlock(512)) == 7 * 512 + 3
