@@ -212,7 +212,7 @@ class Stage:
                     self.fabric.clip_gradients(self._module, self.optimizer, max_norm=self.recipe.train.clip_norm)
                 self.optimizer.step()
                 self.method.after_step()
-                images += len(batch)
+                images += batch.images.shape[:-3].numel()  # rows, or the frames of all clips
                 for name, part in outputs.items():
                     # Summed where they were computed: reading each would stop the device once per number.
                     sums[name] = sums.get(name, 0.0) + part.detach().float()

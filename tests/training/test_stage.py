@@ -20,6 +20,7 @@ from gloam.training.checkpoint import Checkpoint, load_model
 from gloam.training.evaluation import evaluate_runs
 from gloam.training.run import train
 from gloam.training.schedule import learning_rate_factor
+from tests.training.clip_run import draw_clips
 from tests.training.spy import Spy, UnsupervisedSpy, WeakSpy
 from tests.training.tiny import tiny_recipe
 
@@ -260,3 +261,18 @@ def test_a_run_with_batch_norm_groups_differs_and_loads(sysu_root: Path, tmp_pat
         assert not load_model(run).training
     assert losses[0] == pytest.approx(losses[2], rel=1e-6)
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+
+
+def test_every_frame_of_a_clip_counts_as_a_picture(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        draw_clips(tmp_path / "data"),
+        data={"name": "hitsz_vcm", "frames": 3},
+        method={"name": "m3reid", "arch": "tiny"},
+        sampler={"name": "norm_triplet"},
+        train={"epochs": 1, "iterations": 2},
+        evaluation={"protocols": None},
+    )
+    run = train(recipe, output=tmp_path / "run", progress=False).path
+    with (run / "metrics.csv").open() as file:
+        epoch = next(csv.DictReader(file))
+    assert float(epoch["images_per_second"]) * float(epoch["seconds"]) == pytest.approx(2 * 6 * 3)
