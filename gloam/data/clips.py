@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from gloam.errors import GloamError
 
-FrameChoice = Literal["evenly", "evenly_random", "random", "spaced", "first_half", "second_half"]
+FixedFrames = Literal["evenly", "spaced", "first_half", "second_half"]
+FrameChoice = FixedFrames | Literal["evenly_random", "random"]
 
 
 def choose_frames(

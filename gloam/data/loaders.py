@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from gloam.data.batch import Batch
-from gloam.data.clips import FrameChoice, choose_frames
+from gloam.data.clips import FixedFrames, FrameChoice, choose_frames
 from gloam.data.samplers import BatchSampler
 from gloam.data.store import PixelStore, cores
 from gloam.datasets.records import Record
@@ -198,7 +198,7 @@ def test_loader(
     *,
     batch_size: int,
     frames: int | None = None,
-    frame_choice: FrameChoice = "evenly",
+    frame_choice: FixedFrames = "evenly",
     workers: int = 0,
     indices: ArrayLike | None = None,
     prefetch: int = 2,

@@ -203,6 +203,7 @@ def _features(
         function=compute,
         batch_size=batch_size or recipe.evaluation.batch_size,
         frames=recipe.data.frames,
+        frame_choice=recipe.data.test_clip,
         workers=recipe.data.workers,
         device=device,
         indices=order.numpy().astype(np.int64),

@@ -124,6 +124,7 @@ def query_and_gallery_features(
                 batch_size=batch_size or recipe.evaluation.batch_size,
                 mirror=recipe.evaluation.mirror if mirror is None else mirror,
                 frames=recipe.data.frames,
+                frame_choice=recipe.data.test_clip,
                 workers=recipe.data.workers,
                 device=device,
                 progress=f"{name} features",

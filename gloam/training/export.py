@@ -88,6 +88,7 @@ def extract_to_file(
         batch_size=batch_size or recipe.evaluation.batch_size,
         mirror=recipe.evaluation.mirror if mirror is None else mirror,
         frames=recipe.data.frames,
+        frame_choice=recipe.data.test_clip,
         workers=recipe.data.workers,
         device=target,
         progress="extracting",

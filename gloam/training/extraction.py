@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
 from gloam.data.augment import normalize
+from gloam.data.clips import FixedFrames
 from gloam.data.loaders import test_loader
 from gloam.data.store import PixelStore
 from gloam.datasets import Record
@@ -32,6 +33,7 @@ def extract_features(
     batch_size: int = 64,
     mirror: bool = False,
     frames: int | None = None,
+    frame_choice: FixedFrames = "evenly",
     workers: int = 0,
     device: torch.device | str = "cpu",
     precision: torch.dtype | None = None,
@@ -51,6 +53,7 @@ def extract_features(
         batch_size: samples per forward pass.
         mirror: mean of the picture's and its mirror image's output, scaled back to unit length.
         frames: clip length for tracklets.
+        frame_choice: which frames of a tracklet make a clip.
         workers: loader processes.
         device: where to compute.
         precision: dtype of an autocast region, or None for float32.
@@ -68,7 +71,15 @@ def extract_features(
     chosen = np.arange(len(records)) if indices is None else indices
     share = -(-len(chosen) // world_size)
     mine = chosen[rank * share : (rank + 1) * share]
-    loader = test_loader(records, store, batch_size=batch_size, frames=frames, workers=workers, indices=mine)
+    loader = test_loader(
+        records,
+        store,
+        batch_size=batch_size,
+        frames=frames,
+        frame_choice=frame_choice,
+        workers=workers,
+        indices=mine,
+    )
     compute = function or method.extract
     parts = []
     try:

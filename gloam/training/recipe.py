@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gloam.atomic import write_text
 from gloam.data.augment_config import AugmentConfig
+from gloam.data.clips import FixedFrames, FrameChoice
 from gloam.data.samplers import SamplerConfig
 from gloam.errors import GloamError, did_you_mean
 from gloam.training.optimizers import OptimizerConfig
@@ -39,6 +40,8 @@ class DataConfig(_Section):
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = Field("lanczos", description="filter of the resize")
     options: dict[str, Any] = Field({}, description="options of the dataset, e.g. trial: 3 for RegDB")
     frames: int | None = Field(None, ge=1, description="frames per clip for video methods")
+    train_clip: FrameChoice = Field("evenly_random", description="which frames of a tracklet make a training clip")
+    test_clip: FixedFrames = Field("evenly", description="which frames of a tracklet make a test clip")
     relabel: Literal["none", "per_modality"] = Field(
         "none", description="per_modality: number identities independently in each spectrum (weak supervision)"
     )

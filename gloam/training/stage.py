@@ -117,6 +117,7 @@ class Stage:
             store,
             batch_size=evaluation.batch_size,
             frames=self.recipe.data.frames,
+            frame_choice=self.recipe.data.test_clip,
             workers=self.recipe.data.workers,
             device=self.fabric.device,
             progress=text if self._progress else None,
@@ -164,6 +165,7 @@ class Stage:
             self.data.store,
             sampler,
             frames=recipe.data.frames,
+            frame_choice=recipe.data.train_clip,
             workers=recipe.data.workers,
             seed=recipe.train.seed,
             rank=self.fabric.global_rank,
@@ -262,6 +264,7 @@ class Stage:
             indices=rows,
             batch_size=self.recipe.evaluation.batch_size,
             frames=self.recipe.data.frames,
+            frame_choice=self.recipe.data.test_clip,
             device=self.fabric.device,
         )
 

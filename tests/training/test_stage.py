@@ -7,17 +7,22 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gloam.methods
+from gloam.data.clips import FrameChoice, choose_frames
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.methods.base import EpochContext
 from gloam.models.batch_norm_groups import group_batch_norm
 from gloam.training.checkpoint import Checkpoint, load_model
+from gloam.training.clip_controls import score_clip_controls
 from gloam.training.evaluation import evaluate_runs
+from gloam.training.export import extract_to_file
+from gloam.training.recipe import Recipe
 from gloam.training.run import train
 from gloam.training.schedule import learning_rate_factor
 from tests.training.clip_run import draw_clips
@@ -263,16 +268,41 @@ def test_a_run_with_batch_norm_groups_differs_and_loads(sysu_root: Path, tmp_pat
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
 
-def test_every_frame_of_a_clip_counts_as_a_picture(tmp_path: Path) -> None:
-    recipe = tiny_recipe(
-        draw_clips(tmp_path / "data"),
-        data={"name": "hitsz_vcm", "frames": 3},
+def _clip_recipe(folder: Path, **data: Any) -> Recipe:
+    return tiny_recipe(
+        draw_clips(folder / "data"),
+        data={"name": "hitsz_vcm", "frames": 3, **data},
         method={"name": "m3reid", "arch": "tiny"},
         sampler={"name": "norm_triplet"},
         train={"epochs": 1, "iterations": 2},
         evaluation={"protocols": None},
     )
-    run = train(recipe, output=tmp_path / "run", progress=False).path
+
+
+def test_every_frame_of_a_clip_counts_as_a_picture(tmp_path: Path) -> None:
+    run = train(_clip_recipe(tmp_path), output=tmp_path / "run", progress=False).path
     with (run / "metrics.csv").open() as file:
         epoch = next(csv.DictReader(file))
     assert float(epoch["images_per_second"]) * float(epoch["seconds"]) == pytest.approx(2 * 6 * 3)
+
+
+def test_clips_follow_the_rules_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = []
+
+    def note(length: int, frames: int, choice: FrameChoice, generator: np.random.Generator) -> Any:
+        chosen.append(choice)
+        return choose_frames(length, frames, choice, generator)
+
+    monkeypatch.setattr("gloam.data.loaders.choose_frames", note)
+    recipe = _clip_recipe(tmp_path, train_clip="random", test_clip="spaced")
+    run = train(recipe, output=tmp_path / "run", progress=False).path
+    assert chosen[:12] == ["random"] * 12
+    assert set(chosen[12:]) == {"spaced"}
+    chosen.clear()
+    evaluate_runs([run], device="cpu")
+    evaluated = len(chosen)
+    score_clip_controls(run, device="cpu")
+    controlled = len(chosen) - evaluated
+    extract_to_file(run, tmp_path / "data", tmp_path / "features.npz", split="query", device="cpu")
+    assert evaluated == controlled < len(chosen) - evaluated
+    assert set(chosen) == {"spaced"}
