@@ -22,7 +22,7 @@ def test_stage_flags_take_lists_and_any_stage_name(tmp_path: Path) -> None:
     assert stages["pre-train"].schedule.milestones == (2, 4)
     assert stages["pre-train"].train.epochs == 5
     assert stages["finetune"].schedule.milestones == (3,)
-    assert stages["finetune"].method == {"name": "agw", "wrt": "exact"}
+    assert stages["finetune"].method == {"name": "agw", "arch": "tiny", "wrt": "exact"}
     assert stages["finetune"].train.clip_norm == 5.0
     assert stages["finetune"].optimizer.lr == 0.5
 
