@@ -86,7 +86,12 @@ def camera_identity(config: SamplerConfig, labels: Indices, modalities: Indices,
     image, which shifts the alignment of the rows behind it.
     """
     by_id = groups(labels)
-    check_identities(config, len(by_id), "(pseudo-)identities")
+    check_identities(
+        config,
+        len(by_id),
+        "(pseudo-)identities",
+        "with pseudo-labels let more clusters form (method.eps, method.min_samples, pre-trained weights)",
+    )
     ids, k = np.array(list(by_id)), config.instances
     size = config.identities * k
 

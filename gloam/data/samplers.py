@@ -231,10 +231,15 @@ def groups(labels: NDArray[np.int64], chosen: NDArray[np.bool_] | None = None) -
     return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True)) if len(values) else {}
 
 
-def check_identities(config: SamplerConfig, count: int, what: str = "identities") -> None:
-    """Raises GloamError when there are fewer identities than a batch needs."""
+def check_identities(
+    config: SamplerConfig,
+    count: int,
+    what: str = "identities",
+    otherwise: str = "check that labels and modalities were read correctly",
+) -> None:
+    """Raises GloamError, which ends with the other cure, when there are fewer identities than a batch needs."""
     if count < config.identities:
         raise GloamError(
             f"Sampler {config.name!r} needs {config.identities} {what} per batch, the training set has {count}. "
-            "Lower sampler.identities, or check that labels and modalities were read correctly."
+            f"Lower sampler.identities, or {otherwise}."
         )

@@ -279,3 +279,9 @@ def test_random_state_is_private() -> None:
     first, second = random_state(0, 1).randint(1 << 30, size=4), random_state(1, 0).randint(1 << 30, size=4)
     assert (first != second).all()
     assert random_state(2**40, 0).randint(10) >= 0
+
+
+def test_fewer_clusters_than_a_batch_needs_are_explained() -> None:
+    config = SamplerConfig(name="camera_identity", identities=3, instances=2)
+    with pytest.raises(GloamError, match=r"needs 3 .* has 2\. .*method\.eps"):
+        create_sampler(config, [0, 0, 1, -1, 1], [0] * 5, [0, 1, 0, 1, 1], seed=0)
