@@ -9,14 +9,16 @@ the dense form.
 
 Growth: neighbours cost N^2 D operations (each product once; the flat search of the dense form twice that), everything
 after them is linear in N. Both searches are bound by matrix products, so ``speedup_after_neighbours`` is what the
-sparse form gains and ``speedup`` what a user sees. ``estimate`` scales the largest
-measurement with this law.
+sparse form gains and ``speedup`` what a user sees. ``growth`` is the exponent x of time ~ N^x since the smaller
+measurement of the same width; it comes near 2 as products take over. ``estimate`` scales the largest measurement with
+N^2 for the neighbours and N for the rest.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -142,6 +144,9 @@ def run(cases: tuple[tuple[str, int, int], ...] = CASES) -> list[dict[str, Any]]
                 row["speedup"] = round(slow["seconds"] / row["seconds"], 1)
                 row["speedup_after_neighbours"] = round(_after_neighbours(slow) / _after_neighbours(row), 1)
                 row["labels_equal"] = bool((labels[count, width] == np.load(file)).all())
+            smaller = [r for r in rows if r["variant"] == variant and r["D"] == width and r["N"] < count]
+            if smaller:
+                row["growth"] = _exponent(smaller[-1], row)
             rows.append(row)
             print(row, file=sys.stderr, flush=True)
     largest = max((row for row in rows if row["variant"] == "sparse"), key=lambda row: int(row["N"]))
@@ -164,6 +169,11 @@ def run(cases: tuple[tuple[str, int, int], ...] = CASES) -> list[dict[str, Any]]
 def _after_neighbours(row: dict[str, Any]) -> float:
     """Seconds of the Jaccard distance and DBSCAN alone."""
     return max(float(row["seconds"] - row["seconds_neighbours"]), 0.01)
+
+
+def _exponent(smaller: dict[str, Any], larger: dict[str, Any]) -> float:
+    """x of seconds ~ N^x between two measurements."""
+    return round(math.log(larger["seconds"] / smaller["seconds"]) / math.log(larger["N"] / smaller["N"]), 2)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def as_features(features: ArrayLike | Tensor) -> Tensor:
 def nearest_neighbours(features: ArrayLike | Tensor, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k nearest rows of every row by squared Euclidean distance, itself included, ties by index.
 
-    Needs tiles of products (64 MB) and N (4 k + 128) numbers beyond the features, never N x N.
+    Needs tiles of products (34 MB; on a GPU 64 MB) and N (7 k + 128) numbers beyond the features, never N x N.
 
     Args:
         features: ``(N, D)``.
