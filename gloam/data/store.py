@@ -306,7 +306,7 @@ def _bad_message(root: Path, paths: Sequence[str], bad: Mapping[int, str], *, of
     more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
     return (
         f"{len(rows)} of {of} pictures cannot be read: {listed}{more}. Replace them (`gloam data check` lists them "
-        "all), or leave them out with --on-bad-image skip."
+        "all), or leave them out with --data.on-bad-image skip."
     )
 
 

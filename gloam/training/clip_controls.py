@@ -19,7 +19,7 @@ from gloam.datasets import Record
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results, evaluate
 from gloam.methods.base import Method
-from gloam.training.data import open_records
+from gloam.training.data import open_test_records
 from gloam.training.evaluation import load_run
 from gloam.training.extraction import extract_features
 from gloam.training.recipe import Recipe
@@ -157,9 +157,7 @@ def score_clip_controls(
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": workers})})
     sides = []
     for number, part in enumerate((splits.query, splits.gallery)):
-        records, store = open_records(part, splits.root, recipe.data)
-        if len(records) != len(part):
-            raise GloamError(f"{len(part) - len(records)} test tracklets are unreadable. Replace their files.")
+        records, store = open_test_records(part, splits.root, recipe.data)
         sides.append(_features(method, recipe, records, store, target, batch_size, seed * 2 + number))
     whole, shuffled = (list(CONTROLS).index(name) for name in ("clips", "shuffled"))
     effect = max(float((side[:, whole] - side[:, shuffled]).norm(dim=1).max()) for side in sides)

@@ -105,6 +105,23 @@ def open_records(
     return drop_unreadable(records, store)
 
 
+def open_test_records(
+    records: Sequence[Record], root: Path, config: DataConfig, *, progress: bool = True
+) -> tuple[Sequence[Record], PixelStore]:
+    """:func:`open_records` for scoring, which needs every record.
+
+    Raises:
+        GloamError: a record has no readable picture.
+    """
+    kept, store = open_records(records, root, config, progress=progress)
+    if lost := len(records) - len(kept):
+        raise GloamError(
+            f"{lost} of {len(records)} test records have no readable picture; scores without them could not be "
+            "compared. Replace the files: gloam data check lists them."
+        )
+    return kept, store
+
+
 def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:
     """Load, hold out, shuffle and open what the recipe's stages train on.
 
@@ -137,7 +154,8 @@ def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bo
     records, store = open_records(splits.train, splits.root, recipe.data, progress=progress)
     if len(records) != len(splits.train):
         kept = {record.paths[0] for record in records}
-        truth = truth[[record.paths[0] in kept for record in splits.train]]
+        # Any path: a tracklet may have lost its first frame.
+        truth = truth[[not kept.isdisjoint(record.paths) for record in splits.train]]
     return TrainingData(
         splits=splits,
         test=test,

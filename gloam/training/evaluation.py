@@ -16,7 +16,7 @@ from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results, combine, evaluate
 from gloam.methods.base import Method
 from gloam.training.checkpoint import Checkpoint, choose_feature, find_checkpoint, restore_method
-from gloam.training.data import TrainingData, load_splits, open_records
+from gloam.training.data import TrainingData, load_splits, open_test_records
 from gloam.training.extraction import extract_features
 from gloam.training.recipe import Recipe
 
@@ -73,7 +73,7 @@ class Scorer:
         config = self._recipe.evaluation
 
         def features(part: Sequence[Any], text: str) -> Tensor:
-            records, store = open_records(part, splits.root, self._recipe.data, progress=False)
+            records, store = open_test_records(part, splits.root, self._recipe.data, progress=False)
             return self._features_of(records, store, mirror=config.mirror, text=text)
 
         return evaluate(
@@ -115,7 +115,7 @@ def query_and_gallery_features(
     """Query and gallery features of a dataset, ``(Q, D)`` and ``(G, D)``."""
     parts = []
     for name in ("query", "gallery"):
-        records, store = open_records(getattr(splits, name), splits.root, recipe.data)
+        records, store = open_test_records(getattr(splits, name), splits.root, recipe.data)
         parts.append(
             extract_features(
                 method,
