@@ -57,19 +57,20 @@ class Results:
 
     def table(self) -> Table:
         """Percent with two decimals, mean and spread over the trials."""
+        from rich import box
         from rich.table import Table
 
         dataset = next(iter(self.trials), "").split("/")[0]
         notes = "".join(f"; {key}: {value}" for key, value in self.notes.items())
-        table = Table(title=f"{dataset}{notes}", title_justify="left")
+        # Short heads and narrow gaps: the table fits a terminal of 80 columns.
+        table = Table(title=f"{dataset}{notes}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
         table.add_column("protocol", no_wrap=True)
-        # Short heads: the table fits a terminal of 80 columns.
         for name in ("R1", "R5", "R10", "R20", "mAP", "mINP", "valid", "trials"):
-            table.add_column(name, justify="right", no_wrap=name in ("valid", "trials"), min_width=5)
+            table.add_column(name, justify="right", no_wrap=name in ("valid", "trials"), min_width=6)
         for protocol, rows in self.trials.items():
             mean, spread = self.mean(protocol), self.spread(protocol)
             cells = [_percent(mean.get(c), spread.get(c), len(rows)) for c in COLUMNS]
-            table.add_row(protocol.split("/")[-1], *cells, f"{mean['num_valid']:.0f}", str(len(rows)))
+            table.add_row(_broken(protocol.split("/")[-1]), *cells, f"{mean['num_valid']:.0f}", str(len(rows)))
         return table
 
     def to_dict(self) -> dict[str, Any]:
@@ -273,7 +274,17 @@ def _labels(records: Sequence[Record]) -> tuple[NDArray[np.int64], NDArray[np.in
     return np.array([r.pid for r in records], dtype=np.int64), np.array([r.cam for r in records], dtype=np.int64)
 
 
+def _broken(name: str, width: int = 20) -> str:
+    """A long name on several lines, broken before underscores."""
+    lines = [""]
+    for piece in name.replace("_", " _").split(" "):
+        if len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
 def _percent(mean: float | None, spread: float | None, count: int) -> str:
     if mean is None:
         return "-"
-    return f"{100 * mean:.2f}" + (f" ±{100 * (spread or 0):.2f}" if count > 1 else "")
+    return f"{100 * mean:.2f}" + (f"\n±{100 * (spread or 0):.2f}" if count > 1 else "")

@@ -199,7 +199,7 @@ def _features(
         records,
         store,
         function=compute,
-        batch_size=batch_size or recipe.evaluation.batch_size,
+        batch_size=recipe.evaluation.batch_size if batch_size is None else batch_size,
         frames=recipe.data.frames,
         frame_choice=recipe.data.test_clip,
         workers=recipe.data.workers,

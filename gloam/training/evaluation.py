@@ -121,7 +121,7 @@ def query_and_gallery_features(
                 method,
                 records,
                 store,
-                batch_size=batch_size or recipe.evaluation.batch_size,
+                batch_size=recipe.evaluation.batch_size if batch_size is None else batch_size,
                 mirror=recipe.evaluation.mirror if mirror is None else mirror,
                 frames=recipe.data.frames,
                 frame_choice=recipe.data.test_clip,

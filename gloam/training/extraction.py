@@ -16,6 +16,7 @@ from gloam.data.clips import FixedFrames
 from gloam.data.loaders import test_loader
 from gloam.data.store import PixelStore
 from gloam.datasets import Record
+from gloam.errors import GloamError
 from gloam.methods.base import Method
 from gloam.training.progress import track
 
@@ -65,7 +66,12 @@ def extract_features(
 
     Returns:
         ``(N, ...)`` float32 on the CPU, the same for every process. Memory: the result and one batch.
+
+    Raises:
+        GloamError: a batch size below 1.
     """
+    if batch_size < 1:
+        raise GloamError(f"The batch size is {batch_size}; a forward pass takes at least one record.")
     was_training = method.training
     method.eval()
     chosen = np.arange(len(records)) if indices is None else indices

@@ -137,7 +137,7 @@ def score_orders(
         records,
         store,
         function=lambda images, modalities: method.score_orders(images, modalities, generator),
-        batch_size=batch_size or recipe.evaluation.batch_size,
+        batch_size=recipe.evaluation.batch_size if batch_size is None else batch_size,
         workers=recipe.data.workers,
         device=device,
         progress=progress,

@@ -140,7 +140,8 @@ def test_results_print_percent_and_travel_through_files(data: tuple, tmp_path) -
     console.print(found.table())
     text = console.export_text()
     mean, spread = found.mean("x/all_single"), found.spread("x/all_single")
-    assert f"{100 * mean['rank1']:.2f} ±{100 * spread['rank1']:.2f}" in text
+    assert f"{100 * mean['rank1']:.2f}" in text
+    assert f"±{100 * spread['rank1']:.2f}" in text
     assert "last epoch" in text
     found.to_json(tmp_path / "results.json")
     assert Results.load(tmp_path / "results.json") == found
@@ -150,6 +151,17 @@ def test_results_print_percent_and_travel_through_files(data: tuple, tmp_path) -
         rows = list(csv.DictReader(file))
     assert [r["trial"] for r in rows if r["protocol"] == "x/released"] == ["0", "1", "mean", "std"]
     assert float(next(r for r in rows if r["trial"] == "mean")["mAP"]) == pytest.approx(mean["mAP"])
+
+
+def test_tables_fit_eighty_columns() -> None:
+    """The longest names there are, perfect scores, several trials."""
+    row = dict.fromkeys(("rank1", "rank5", "rank10", "rank20", "mAP", "mINP"), 1.0) | {"num_valid": 15913.0}
+    console = Console(width=80, record=True)
+    console.print(Results({"bupt_campus/infrared_to_visible_unfiltered": [row] * 10}).table())
+    text = console.export_text()
+    assert text.count("100.00") == text.count("±0.00") == 6
+    assert "…" not in text
+    assert all(part in text for part in ("infrared_to_visible", "_unfiltered", "15913", "trials"))
 
 
 def test_several_models_are_joined(data: tuple) -> None:

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize as unit_length
 from gloam.data.augment import normalize
 from gloam.data.store import PixelStore, image_paths, open_store
 from gloam.datasets import Record, load_dataset
+from gloam.errors import GloamError
 from gloam.methods import Method, create_method
 from gloam.training.extraction import extract_features
 
@@ -71,6 +72,11 @@ def test_a_failing_function_leaves_training_mode_on(pictures: Any, method: Metho
     with pytest.raises(RuntimeError, match="broken"):
         extract_features(method, *pictures, function=fail)
     assert method.training
+
+
+def test_a_batch_needs_a_record(pictures: Any, method: Method[Any]) -> None:
+    with pytest.raises(GloamError, match="at least one record"):
+        extract_features(method, *pictures, batch_size=0)
 
 
 def _together(world: int) -> Callable[[int], Callable[[Tensor], Tensor]]:
