@@ -70,7 +70,7 @@ class Results:
         for protocol, rows in self.trials.items():
             mean, spread = self.mean(protocol), self.spread(protocol)
             cells = [_percent(mean.get(c), spread.get(c), len(rows)) for c in COLUMNS]
-            table.add_row(_broken(protocol.split("/")[-1]), *cells, f"{mean['num_valid']:.0f}", str(len(rows)))
+            table.add_row(break_name(protocol.split("/")[-1]), *cells, f"{mean['num_valid']:.0f}", str(len(rows)))
         return table
 
     def to_dict(self) -> dict[str, Any]:
@@ -274,8 +274,8 @@ def _labels(records: Sequence[Record]) -> tuple[NDArray[np.int64], NDArray[np.in
     return np.array([r.pid for r in records], dtype=np.int64), np.array([r.cam for r in records], dtype=np.int64)
 
 
-def _broken(name: str, width: int = 20) -> str:
-    """A long name on several lines, broken before underscores."""
+def break_name(name: str, width: int = 20) -> str:
+    """A long protocol name on several lines for narrow tables, broken before underscores."""
     lines = [""]
     for piece in name.replace("_", " _").split(" "):
         if len(lines[-1]) + len(piece) > width:

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize as unit_length
 from gloam.atomic import write_text
 from gloam.datasets import Record
 from gloam.errors import GloamError
-from gloam.evaluation.evaluator import Results, evaluate
+from gloam.evaluation.evaluator import Results, break_name, evaluate
 from gloam.methods.base import Method
 from gloam.training.data import open_test_records
 from gloam.training.evaluation import load_run
@@ -99,6 +99,7 @@ class ClipControls:
 
     def table(self) -> Table:
         """Rank-1, mAP and mINP in percent, and the loss of rank-1 and mAP against whole clips."""
+        from rich import box
         from rich.table import Table
 
         verdict = "depends on" if self.order_matters else "ignores"
@@ -107,16 +108,20 @@ class ClipControls:
             title_justify="left",
             caption=f"The feature {verdict} the order of frames (largest change {self.order_effect:.1e}).",
             caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=0,
         )
         for name in ("protocol", "input"):
             table.add_column(name, no_wrap=True)
         for name in ("R1", "mAP", "mINP", "R1 lost", "mAP lost"):
             table.add_column(name, justify="right", min_width=5)
         whole: dict[str, Any] = {}
+        protocol = iter("")
         for row in self.rows():
-            whole = row if row["input"] == "clips" else whole
+            if row["input"] == "clips":
+                whole, protocol = row, iter(break_name(row["protocol"].split("/")[-1]).splitlines())
             cells = [row["rank1"], row["mAP"], row["mINP"], whole["rank1"] - row["rank1"], whole["mAP"] - row["mAP"]]
-            table.add_row(row["protocol"].split("/")[-1], row["input"], *(f"{100 * cell:.2f}" for cell in cells))
+            table.add_row(next(protocol, ""), row["input"], *(f"{100 * cell:.2f}" for cell in cells))
         return table
 
 
