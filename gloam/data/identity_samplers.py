@@ -71,8 +71,9 @@ def _paired(
         shown = ", ".join(f"{i} (no {'infrared' if i in visible else 'visible'})" for i in missing[:10])
         raise GloamError(
             f"{len(missing)} of {len(set(visible) | set(infrared))} identities lack one modality: labels {shown}"
-            f"{', ...' if len(missing) > 10 else ''}. Leave them out with sampler.incomplete_ids=skip, draw the "
-            "modalities on their own with sampler.independent_modalities=true, or use sampler.name=identity."
+            f"{', ...' if len(missing) > 10 else ''}. Draw the modalities on their own with "
+            "sampler.independent_modalities=true (labels that differ between the spectra need that), leave these "
+            "identities out with sampler.incomplete_ids=skip, or use sampler.name=identity."
         )
     both = [i for i in visible if i in infrared]
     check_identities(config, len(both), "identities with images in both modalities")
