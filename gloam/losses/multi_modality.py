@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
-from gloam.losses.precision import at_least_float32
+from gloam.losses.precision import at_least_float32, dot_products
 
 
 def separation_loss(vectors: Tensor) -> Tensor:
@@ -55,10 +55,9 @@ def multi_modality_alignment(embeddings: Tensor, labels: Tensor, modalities: Ten
 
 
 def _cosines(vectors: Tensor) -> Tensor:
-    """``(..., n, n)`` cosines between the rows of ``(..., n, D)``; autocast would multiply the unit rows in half."""
-    with torch.autocast(device_type=vectors.device.type, enabled=False):
-        units = normalize(at_least_float32(vectors), dim=-1, eps=1e-8)
-        return units @ units.transpose(-1, -2)
+    """``(..., n, n)`` cosines between the rows of ``(..., n, D)``."""
+    units = normalize(at_least_float32(vectors), dim=-1, eps=1e-8)
+    return dot_products(units, units)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

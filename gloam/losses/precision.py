@@ -12,14 +12,14 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def dot_products(x: Tensor, y: Tensor) -> Tensor:
-    """``x @ y.T`` in float32 or better; autocast would multiply unit rows in half precision.
+    """``x @ y.mT`` in float32 or better; autocast would multiply unit rows in half precision.
 
     Args:
-        x: ``(n, D)``.
-        y: ``(m, D)``.
+        x: ``(..., n, D)``.
+        y: ``(..., m, D)``.
 
     Returns:
-        ``(n, m)``.
+        ``(..., n, m)``.
     """
     with torch.autocast(device_type=x.device.type, enabled=False):
-        return at_least_float32(x) @ at_least_float32(y).T
+        return at_least_float32(x) @ at_least_float32(y).mT
