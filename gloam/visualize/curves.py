@@ -16,13 +16,16 @@ from gloam.errors import GloamError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLES = ("-", "--", ":", "-.")
 _SKIPPED = ("stage", "epoch", "seconds")
-# Panels of several numbers, and how the names of these numbers end.
+# Panels of several numbers, and a word that the names of these numbers have.
 _SHARED = {
-    "learning rate": ("lr",),
-    "scores (%)": ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP"),
-    "share correct": ("_correct", "_accuracy", "_precision", "_recall"),
-    "clusters and people": ("_clusters", "_identities"),
-    "agreement with the hidden ids": ("_nmi", "_ari", "_pair_f"),
+    "learning rate": {"lr"},
+    "scores (%)": {"rank1", "rank5", "rank10", "rank20", "mAP", "mINP"},
+    "share correct": {"correct", "accuracy", "exact", "precision", "recall"},
+    "clusters and people": {"clusters", "identities"},
+    "agreement with the hidden ids": {"nmi", "ari", "f"},
+    "pairs made": {"count"},
+    "mass of soft neighbours": {"mass"},
+    "gates": {"gate"},
 }
 
 
@@ -80,7 +83,7 @@ def _panels(series: dict[str, list[tuple[int, float]]]) -> dict[str, list[str]]:
     """Titles and the numbers they share a panel with."""
     panels: dict[str, list[str]] = {"loss": [], "learning rate": [], "scores (%)": []}
     for name in series:
-        title = next((title for title, endings in _SHARED.items() if name.endswith(endings)), None)
+        title = next((title for title, words in _SHARED.items() if words & set(name.split("_"))), None)
         if title is not None:
             panels.setdefault(title, []).append(name)
         elif name == "loss" or name.endswith("_loss") or ("loss" in series and _is_part(name, series)):
@@ -119,4 +122,4 @@ def _draw_panel(axes: Axes, title: str, series: dict[str, list[tuple[int, float]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     if title in ("loss", *_SHARED) and title != "learning rate":
-        axes.legend(fontsize=7.5, frameon=False)
+        axes.legend(fontsize=7.5, framealpha=0.75, edgecolor="none")

@@ -39,7 +39,7 @@ def test_numbers_share_panels_by_kind(tmp_path: Path) -> None:
         "learning rate": ["lr"],
         "scores (%)": ["validation_rank1", "validation_mAP"],
         "share correct": ["identity_correct"],
-        "clusters": ["clusters"],
+        "clusters and people": ["clusters"],
     }
 
 
@@ -58,4 +58,16 @@ def test_label_quality_has_its_own_panel() -> None:
         "clusters and people": ["pseudo_labels_clusters", "pseudo_labels_identities"],
         "agreement with the hidden ids": ["pseudo_labels_nmi"],
         "share correct": ["match_precision"],
+    }
+
+
+def test_shares_and_masses_are_no_losses() -> None:
+    shares = ["accuracy", "permutation_accuracy_visible", "permutation_exact_infrared"]
+    names = ("loss", *shares, "part_mass", "place_mass", "single_count", "gate_visible", "infrared_identity")
+    assert curves._panels({name: [(1, 0.5)] for name in names}) == {
+        "loss": ["loss", "infrared_identity"],
+        "share correct": shares,
+        "mass of soft neighbours": ["part_mass", "place_mass"],
+        "pairs made": ["single_count"],
+        "gates": ["gate_visible"],
     }
