@@ -7,7 +7,7 @@ ReID would show it: colour, grey or one channel in all three. Of the teacher's s
 picture's size are predicted, standardised per channel, both with the same weight, by one 1 x 1 convolution on the
 student's last map (last stride 1). AdamW, 0.002 with 50 steps of warm-up and a cosine to 0, batches of 64.
 
-    python -m benchmarks.distilled_start r18.pth DIR [DIR ...] --weights efficientnet_lite0.pth --steps 1700
+    python -m benchmarks.distilled_start r18.pth DIR [DIR ...] --weights efficientnet_lite0.pth --steps 1600
 
 Memory: both sizes of every picture as bytes, and 2 bytes per feature of the teacher (290 MB for 23,600 pictures).
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.progress import track
@@ -25,9 +25,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
 from gloam import load_dataset
+from gloam.atomic import atomic_path
 from gloam.data.augment import normalize
 from gloam.data.store import image_paths, open_store
 from gloam.models.resnet import ResNet
+from gloam.models.weights import read_state
 
 BATCH, RATE, WARMUP = 64, 2e-3, 50
 
@@ -39,17 +41,20 @@ def load_teacher(name: str, weights: str | None) -> nn.Module:
     """
     import timm
 
-    whole: Any = timm.create_model(name)
+    # The last two of timm's five stages.
+    teacher: Any = timm.create_model(name, features_only=True, out_indices=(-2, -1))
+    if teacher.feature_info.reduction() != [16, 32]:
+        raise SystemExit(
+            f"{name}: its last stages are at {teacher.feature_info.reduction()} of the picture, not 16, 32."
+        )
     if weights is not None:
-        state = torch.load(weights, weights_only=True, map_location="cpu")
-        whole.load_state_dict(dict(zip(whole.state_dict(), state.values(), strict=True)))
-    staged: Any = timm.create_model(name, features_only=True)
-    stages = [index for index, reduction in enumerate(staged.feature_info.reduction()) if reduction in (16, 32)]
-    teacher: nn.Module = timm.create_model(name, features_only=True, out_indices=stages)
-    missing = teacher.load_state_dict(whole.state_dict(), strict=False).missing_keys
-    if missing:
-        raise SystemExit(f"{name}: the stages have tensors that the network has not: {missing[:3]}")
-    return teacher.eval()
+        # The stages alone lack the network's last layers, so the whole network gives the names in their order.
+        names = timm.create_model(name).state_dict()
+        state = dict(zip(names, read_state(weights).values(), strict=True))
+        missing = teacher.load_state_dict(state, strict=False).missing_keys
+        if missing:
+            raise SystemExit(f"{name}: the stages have tensors that the network has not: {missing[:3]}")
+    return cast(nn.Module, teacher.eval())
 
 
 @torch.inference_mode()
@@ -119,7 +124,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--arch", default="resnet18", help="student")
     parser.add_argument("--height", type=int, default=64, help="of the student's pictures")
     parser.add_argument("--width", type=int, default=32, help="of the student's pictures")
-    parser.add_argument("--steps", type=int, default=1700)
+    parser.add_argument("--steps", type=int, default=1600)
     options = parser.parse_args(arguments)
     teacher: Any = load_teacher(options.teacher, options.weights)
     images, targets = [], []
@@ -137,7 +142,8 @@ def main(arguments: list[str]) -> None:
         targets.append(teach(teacher, large))
     fine = 4 * teacher.feature_info.channels()[0]
     student = distil(torch.cat(images), torch.cat(targets), arch=options.arch, fine=fine, steps=options.steps)
-    torch.save(student.state_dict(), options.out)
+    with atomic_path(options.out) as temporary:
+        torch.save(student.state_dict(), temporary)
 
 
 if __name__ == "__main__":

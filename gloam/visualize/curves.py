@@ -32,7 +32,8 @@ _SHARED = {
 def draw_curves(run: str | Path, output: str | Path) -> Path:
     """Draw the numbers of a run over its epochs, stages one after the other.
 
-    Panels: losses, learning rate, scores (percent), shares of correct decisions, and one for every other number.
+    Panels: losses, learning rate, scores (percent), one for every other kind of number that a run can have several of,
+    and one for each number besides.
 
     Args:
         run: run folder with ``metrics.csv``.
@@ -95,7 +96,7 @@ def _panels(series: dict[str, list[tuple[int, float]]]) -> dict[str, list[str]]:
 
 def _is_part(name: str, series: dict[str, list[tuple[int, float]]]) -> bool:
     """Whether a number can be a summand of the loss: never far above it, and no rate or count by name."""
-    if any(word in name for word in ("per_second", "number", "count", "clusters", "outliers", "rate", "share")):
+    if any(word in name for word in ("per_second", "number", "outliers", "rate", "share")):
         return False
     totals = dict(series["loss"])
     return all(value <= 1.05 * abs(totals.get(epoch, value)) + 1e-6 for epoch, value in series[name])

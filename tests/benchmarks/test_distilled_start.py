@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from benchmarks.distilled_start import distil, load_teacher, main, one_channel, teach
@@ -24,6 +25,17 @@ def test_targets_lie_on_the_students_grid_and_fold_the_finer_stage() -> None:
     assert targets.shape == (3, 4 * fine.shape[1] + coarse.shape[1], 4, 2)
     torch.testing.assert_close(targets[:, 0].float(), fine[:, 0, ::2, ::2], rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(targets[:, 3].float(), fine[:, 0, 1::2, 1::2], rtol=1e-2, atol=1e-3)
+
+
+def test_a_file_of_the_teacher_may_use_other_names(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    whole = timm.create_model(TEACHER)
+    torch.save({f"_{i}": value for i, value in enumerate(whole.state_dict().values())}, tmp_path / "teacher.pth")
+    images = torch.randn(1, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    fine, coarse = load_teacher(TEACHER, str(tmp_path / "teacher.pth"))(images)
+    expected = whole.eval().forward_intermediates(images, intermediates_only=True)
+    torch.testing.assert_close(fine, expected[-2])
+    torch.testing.assert_close(coarse, expected[-1])
 
 
 def test_every_picture_keeps_one_of_five_looks() -> None:
