@@ -101,8 +101,8 @@ def dense_jaccard(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
 
 def measure(variant: str, count: int, width: int, labels_file: str) -> dict[str, Any]:
     """One labelling in this process."""
-    from gloam.clustering.neighbours import nearest_neighbours
     from gloam.clustering.pseudo_labels import cluster
+    from gloam.search.neighbours import nearest_neighbours
 
     torch.set_num_threads(THREADS)
     features = make_features(count, width)

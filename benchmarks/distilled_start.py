@@ -26,10 +26,10 @@ from torch.nn.functional import pixel_unshuffle
 
 from gloam import load_dataset
 from gloam.atomic import atomic_path
-from gloam.data.augment import normalize
-from gloam.data.store import image_paths, open_store
+from gloam.augmentation.augmenter import normalize
 from gloam.models.resnet import ResNet
 from gloam.models.weights import read_state
+from gloam.pixels.store import image_paths, open_store
 
 BATCH, RATE, WARMUP = 64, 2e-3, 50
 

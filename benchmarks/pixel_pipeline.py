@@ -25,11 +25,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
-from gloam.data.augment import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, Augmenter
-from gloam.data.loaders import train_loader
-from gloam.data.samplers import SamplerConfig, create_sampler
-from gloam.data.store import open_store
+from gloam.augmentation.augmenter import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, Augmenter
+from gloam.batches.loaders import train_loader
 from gloam.datasets.records import Modality, Record
+from gloam.pixels.store import open_store
+from gloam.sampling.base import SamplerConfig, create_sampler
 
 HEIGHT, WIDTH, BATCH, THREADS = 288, 144, 64, 2
 CONFIG = AugmentConfig(pad=10, flip=0.5, erase=0.5)

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 
 from benchmarks.machine import machine_info, peak_megabytes
-from gloam.data.augment import Augmenter
-from gloam.data.batch import Batch
+from gloam.augmentation.augmenter import Augmenter
+from gloam.batches.batch import Batch
 from gloam.methods import create_method
+from gloam.recipes.recipe import Recipe, load_recipe
 from gloam.training.optimizers import create_optimizer
-from gloam.training.recipe import Recipe, load_recipe
 
 # Variant -> recipe and the method's flags that differ from it.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

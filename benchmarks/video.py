@@ -39,15 +39,15 @@ import tyro
 from torch import Tensor, nn
 
 from benchmarks.machine import machine_info, peak_megabytes
-from gloam.data.augment import normalize
-from gloam.data.batch import Batch
-from gloam.data.loaders import InOrder, train_loader
-from gloam.data.store import image_paths, open_store
+from gloam.augmentation.augmenter import normalize
+from gloam.batches.batch import Batch
+from gloam.batches.loaders import InOrder, train_loader
 from gloam.datasets import load_dataset
-from gloam.datasets.drawn import draw_dataset
+from gloam.drawing.dataset import draw_dataset
 from gloam.methods.m3reid import M3ReID, M3ReIDOptions
 from gloam.models.multi_view_attention import MultiViewAttention
 from gloam.models.video_nonlocal import SpatioTemporalNonLocal
+from gloam.pixels.store import image_paths, open_store
 
 CLASSES = 500
 READ_TOGETHER = 32  # tracklets per loaded batch, as published

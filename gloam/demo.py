@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from gloam.atomic import write_text
-from gloam.data.store import image_paths, open_store
 from gloam.datasets import DatasetSplits, load_dataset
-from gloam.datasets.drawn import draw_dataset
+from gloam.drawing.dataset import draw_dataset
 from gloam.errors import GloamError
 from gloam.evaluation.baselines import grey_histogram_features
 from gloam.evaluation.evaluator import Results, evaluate
-from gloam.training.recipe import Recipe, load_recipe
+from gloam.pixels.store import image_paths, open_store
+from gloam.recipes.recipe import Recipe, load_recipe
 
 IDS, HEIGHT, WIDTH = 80, 96, 48
 PROTOCOLS = ("sysu_mm01/all_single", "sysu_mm01/indoor_single")
@@ -40,7 +40,7 @@ def run_demo(output: Path, *, seed: int = 0) -> dict[str, Results]:
     Raises:
         GloamError: ``output`` is not empty.
     """
-    from gloam.training.evaluation import draw_run_rank_list
+    from gloam.inference.scoring import draw_run_rank_list
     from gloam.training.run import train
 
     if output.exists() and any(output.iterdir()):

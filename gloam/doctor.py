@@ -29,7 +29,7 @@ def doctor_table() -> Table:
     import torch
     from rich.table import Table
 
-    from gloam.data.cache import cache_folder
+    from gloam.pixels.cache import cache_folder
 
     table = Table("what", "found", title="gloam doctor", title_justify="left")
     table.add_row("gloam", __version__)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gloam.datasets.drawn import draw_dataset
-from gloam.training.recipe import load_recipe
+from gloam.drawing.dataset import draw_dataset
+from gloam.recipes.recipe import load_recipe
 
 HEIGHT, WIDTH = 96, 48
 # Flags that make a method fit the tiny data; clusters of few pictures need small neighbourhoods.

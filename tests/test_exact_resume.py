@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gloam import cli
-from gloam.training.checkpoint import Checkpoint
-from gloam.training.recipe import load_recipe
+from gloam.inference.checkpoint import Checkpoint
+from gloam.recipes.recipe import load_recipe
 from tests.small_recipes import small_words
 
 # One for every kind of state: plain, running weights, gates, pretext task then fine-tuning, part memory and teacher,

@@ -1,1 +1,1 @@
-"""Neighbours, Jaccard distance and pseudo-labels, all sparse."""
+"""Jaccard distance and pseudo-labels without an N x N matrix."""

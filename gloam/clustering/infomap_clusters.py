@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gloam.clustering.neighbours import as_features, nearest_neighbours
 from gloam.errors import GloamError
+from gloam.search.neighbours import as_features, nearest_neighbours
 
 
 def cluster_by_infomap(

@@ -13,9 +13,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from gloam.clustering import jaccard_kernels as kernels
-from gloam.clustering.blocks import map_blocks
-from gloam.clustering.neighbours import as_features, nearest_neighbours
 from gloam.errors import GloamError
+from gloam.search.blocks import map_blocks
+from gloam.search.neighbours import as_features, nearest_neighbours
 
 _ROWS = 256  # rows per block of the compiled loops
 

@@ -1,1 +1,1 @@
-"""Ranking, re-ranking, protocols. Depends on datasets and tensors only, never on the trainer."""
+"""Ranking, re-ranking and protocols. Depends on datasets, search and tensors only, never on the trainer."""

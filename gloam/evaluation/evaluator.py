@@ -18,9 +18,9 @@ from torch import Tensor
 from gloam.atomic import write_text
 from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
-from gloam.evaluation.distances import Metric, as_features, distance_blocks
-from gloam.evaluation.plan import RankingPlan
 from gloam.evaluation.protocols import find_protocols, select, trials
+from gloam.evaluation.ranking_plan import RankingPlan
+from gloam.search.distances import Metric, as_features, distance_blocks
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from gloam.datasets.records import CameraRule, CmcKind
 from gloam.errors import GloamError
-from gloam.evaluation.distances import Metric, as_features, block_rows, distance_blocks
 from gloam.evaluation.metrics import RankingMetrics
-from gloam.evaluation.plan import ApKind, RankingPlan
+from gloam.evaluation.ranking_plan import ApKind, RankingPlan
+from gloam.search.distances import Metric, as_features, block_rows, distance_blocks
 
 __all__ = ["ApKind", "Metric", "RankingMetrics", "RankingPlan", "distance_blocks", "rank_features", "rank_metrics"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gloam.errors import GloamError
-from gloam.evaluation.distances import Metric, as_features, block_rows, distance_blocks
+from gloam.search.distances import Metric, as_features, block_rows, distance_blocks
 
 Float = NDArray[np.float32]
 # Makes (n, N) distances of some consecutive items to all items, queries first; squared, not normalised.

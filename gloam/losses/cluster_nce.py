@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from gloam.losses.precision import at_least_float32, dot_products
+from gloam.precision import at_least_float32, dot_products
 
 
 def cluster_nce(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:

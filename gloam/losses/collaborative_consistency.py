@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 
 def prediction_entropy(logits: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 
 def softened_divergence(student: Tensor, target: Tensor, temperature: float = 3.0) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 Scope = Literal["pair", "batch"]
 Target = Literal["soft", "raw"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
-from gloam.losses.precision import at_least_float32, dot_products
+from gloam.precision import at_least_float32, dot_products
 
 
 def separation_loss(vectors: Tensor) -> Tensor:

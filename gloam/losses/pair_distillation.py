@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gloam.losses.precision import at_least_float32, dot_products
 from gloam.models.memory import occurrences
+from gloam.precision import at_least_float32, dot_products
 
 
 class PairSets(NamedTuple):

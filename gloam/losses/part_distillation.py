@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
-from gloam.losses.precision import at_least_float32
 from gloam.losses.triplet import pairwise_distances
+from gloam.precision import at_least_float32
 
 
 def part_identity_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.1) -> Tensor:

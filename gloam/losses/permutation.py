@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 PermutationLoss = Literal["mse_sum", "mse_mean", "ce"]
 

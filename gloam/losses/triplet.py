@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, relu, softplus
 
 from gloam.errors import GloamError
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 WrtForm = Literal["reference", "exact"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gloam.methods.base import EpochContext, Method, MethodOptions, create_options
+from gloam.methods.contract import EpochContext, Method, MethodOptions, create_options
 from gloam.registry import Registry
 
 __all__ = ["EpochContext", "Method", "MethodOptions", "create_method", "list_methods", "register"]

@@ -12,19 +12,19 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gloam.data.batch import Batch
+from gloam.batches.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
 from gloam.losses.consistency import soft_cross_entropy, softened_divergence
-from gloam.losses.precision import at_least_float32
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.base import Method, MethodOptions
+from gloam.methods.contract import Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
 from gloam.models.nonlocal_block import NonLocalBlock
 from gloam.models.pooling import create_pooling
+from gloam.precision import at_least_float32
 
 
 class AGWOptions(MethodOptions):

@@ -15,13 +15,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gloam.data.batch import Batch
+from gloam.batches.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
-from gloam.losses.precision import at_least_float32
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
-from gloam.methods.base import Method, MethodOptions
+from gloam.methods.contract import Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.channel_similarity import ChannelSimilarity, similarity_gap
 from gloam.models.embedding import Embedded, EmbeddingNet
@@ -29,6 +28,7 @@ from gloam.models.graph_reasoning import GraphReasoning
 from gloam.models.neck import unit
 from gloam.models.pooling import create_pooling
 from gloam.models.two_stream import TwoStreamBackbone
+from gloam.precision import at_least_float32
 
 
 class CGRNetOptions(MethodOptions):

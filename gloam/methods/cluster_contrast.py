@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gloam.batches.batch import Batch
 from gloam.clustering.infomap_clusters import cluster_by_infomap
 from gloam.clustering.pseudo_labels import check_clusters, cluster
-from gloam.data.batch import Batch
 from gloam.losses.cluster_nce import cluster_nce
 from gloam.methods import register
-from gloam.methods.base import EpochContext, Method, MethodOptions
+from gloam.methods.contract import EpochContext, Method, MethodOptions
 from gloam.models.memory import ClusterMemory
 from gloam.models.unit_embedding import UnitEmbedding
 

@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gloam.data.batch import Batch
+from gloam.batches.batch import Batch
 from gloam.errors import GloamError
 from gloam.methods import register
-from gloam.methods.base import Method, MethodOptions
+from gloam.methods.contract import Method, MethodOptions
 from gloam.models.backbone import create_backbone
 
 

@@ -14,17 +14,17 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, nll_loss
 
-from gloam.data.batch import Batch
-from gloam.losses.precision import at_least_float32
+from gloam.batches.batch import Batch
 from gloam.losses.triplet import hard_triplet
 from gloam.methods import register
-from gloam.methods.base import EpochContext, Method, MethodOptions
+from gloam.methods.contract import EpochContext, Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.graph_attention import CrossModalityGraph, dynamic_weight
 from gloam.models.neck import unit
 from gloam.models.part_attention import WeightedPartAttention
 from gloam.models.pooling import create_pooling
+from gloam.precision import at_least_float32
 
 
 class DDAGOptions(MethodOptions):

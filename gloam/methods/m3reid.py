@@ -13,15 +13,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from gloam.data.batch import Batch
+from gloam.batches.batch import Batch
 from gloam.errors import GloamError
 from gloam.losses.multi_modality import multi_modality_alignment, separation_loss
-from gloam.losses.precision import at_least_float32
 from gloam.methods import register
-from gloam.methods.base import Method, MethodOptions
+from gloam.methods.contract import Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.multi_view_attention import MultiViewAttention
 from gloam.models.video_nonlocal import SpatioTemporalNonLocal, over_clips
+from gloam.precision import at_least_float32
 
 # Prefix in the release's checkpoints -> prefix here; the attention, the neck and both classifiers keep their names.
 _PUBLISHED = {

@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gloam.batches.batch import Batch
 from gloam.clustering.pseudo_labels import check_clusters, cluster, outliers_alone
-from gloam.data.batch import Batch
 from gloam.errors import GloamError
 from gloam.losses.pair_distillation import (
     draw_one,
@@ -29,12 +29,12 @@ from gloam.losses.pair_distillation import (
     positive_pair_alignment,
     positives_or_cluster,
 )
-from gloam.losses.precision import dot_products
 from gloam.methods import register
-from gloam.methods.base import EpochContext, Method, MethodOptions
+from gloam.methods.contract import EpochContext, Method, MethodOptions
 from gloam.models.memory import ClusterMemory, InstanceMemory, gather_rows, resize_buffers
 from gloam.models.pair_graph import PairGraphNetwork
 from gloam.models.unit_embedding import UnitEmbedding
+from gloam.precision import dot_products
 
 META_STAGE, GCN_STAGE = "gcn_meta", "gcn"
 META_IMAGES = 5  # labels of stage gcn_meta; the sampler draws the views

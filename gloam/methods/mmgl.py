@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from gloam.data.batch import Batch
+from gloam.batches.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
 from gloam.losses.cycle_contrastive import Negatives, Scope, Target, cycle_contrastive_loss, neighbour_masses
@@ -29,7 +29,7 @@ from gloam.losses.permutation import (
     uniform_permutation_loss,
 )
 from gloam.methods import register
-from gloam.methods.base import EpochContext, Method, MethodOptions, Plateau
+from gloam.methods.contract import EpochContext, Method, MethodOptions, Plateau
 from gloam.models.backbone import create_backbone
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.models.weights import to_reference_names

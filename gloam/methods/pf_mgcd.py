@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from gloam.batches.batch import Batch
 from gloam.clustering.correspondence import mutual_assignment
-from gloam.data.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.losses.part_distillation import (
     graph_distillation_loss,
@@ -25,7 +25,7 @@ from gloam.losses.part_distillation import (
     part_modality_loss,
 )
 from gloam.methods import register
-from gloam.methods.base import EpochContext, Method, MethodOptions
+from gloam.methods.contract import EpochContext, Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.isg_dm import IdPool, IsgVariant, MultiPartISGDM, split_stripes
 from gloam.models.modality_discriminator import PartDiscriminators

@@ -12,14 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gloam.batches.batch import Batch
 from gloam.clustering.jaccard import near_pairs
 from gloam.clustering.pseudo_labels import check_clusters, dbscan, outliers_alone
 from gloam.clustering.reliability import self_paced_labels
-from gloam.data.batch import Batch
 from gloam.errors import GloamError
 from gloam.losses.cluster_nce import hybrid_memory_loss
 from gloam.methods import register
-from gloam.methods.base import EpochContext, Method, MethodOptions
+from gloam.methods.contract import EpochContext, Method, MethodOptions
 from gloam.models.memory import InstanceMemory, resize_buffers
 from gloam.models.unit_embedding import UnitEmbedding
 

@@ -16,18 +16,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from gloam.batches.batch import Batch
 from gloam.clustering.correspondence import RelationRule, count_priority_selection, relate, sinkhorn_assignment
-from gloam.data.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.losses.collaborative_consistency import expert_agreement, prediction_entropy, weak_identity_loss
-from gloam.losses.precision import at_least_float32
 from gloam.losses.triplet import weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.base import EpochContext, Method, MethodOptions
+from gloam.methods.contract import EpochContext, Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.consensus_propagation import consensus_share, propagate_consensus
 from gloam.models.neck import Classifier
 from gloam.models.pooling import GeM
+from gloam.precision import at_least_float32
 
 
 class WSLVIReIDOptions(MethodOptions):

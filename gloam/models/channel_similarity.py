@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gloam.losses.precision import at_least_float32
 from gloam.models.row_attention import gated_residual, row_attention
+from gloam.precision import at_least_float32
 
 EnergyScale = Literal["none", "root", "mean"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gloam.clustering.neighbours import nearest_neighbours
+from gloam.search.neighbours import nearest_neighbours
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, elu, leaky_relu, log_softmax
 
-from gloam.losses.precision import at_least_float32
 from gloam.models.row_attention import row_attention
+from gloam.precision import at_least_float32
 
 
 class GraphAttention(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gloam.errors import GloamError
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 IsgVariant = Literal["restitution", "readme-v0", "attention-v2", "residual-v3"]
 IdPool = Literal["gem", "avg"]

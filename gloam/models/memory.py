@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 MemoryUpdate = Literal["mean", "hard"]
 

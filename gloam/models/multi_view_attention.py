@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 
 class MultiViewAttention(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 
 class BNNeck(nn.BatchNorm1d):

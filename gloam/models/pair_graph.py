@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
-from gloam.losses.precision import dot_products
 from gloam.models.dgcnn import DGCNN
 from gloam.models.subgraphs import Subgraphs, build_subgraphs, nearest_others
+from gloam.precision import dot_products
 
 _CHUNK = 512  # graphs scored at once: 512 x 16 x 2064 floats are 68 MB
 _ROWS = 1024  # images searched at once: 1024 x N similarities

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gloam.losses.precision import at_least_float32
 from gloam.models.neck import BNNeck
 from gloam.models.row_attention import row_attention
+from gloam.precision import at_least_float32
 
 
 class WeightedPartAttention(nn.Module):

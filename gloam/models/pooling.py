@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gloam.errors import GloamError, did_you_mean
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 
 class AveragePool(nn.Module):

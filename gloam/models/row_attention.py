@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout
 
-from gloam.losses.precision import at_least_float32
+from gloam.precision import at_least_float32
 
 
 def row_attention(

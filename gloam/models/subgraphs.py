@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gloam.losses.precision import dot_products
+from gloam.precision import dot_products
 
 NODE_LABELS = 16  # width of the one-hot node label
 

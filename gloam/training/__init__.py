@@ -1,1 +1,1 @@
-"""Everything that knows the trainer."""
+"""Everything that knows the trainer (Lightning Fabric): runs, stages, scores while training, logs."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gloam.clustering.correspondence import correspondence_quality
-from gloam.methods.base import Method
+from gloam.methods.contract import Method
 
 
 class TrainingContext:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from gloam.errors import GloamError
-from gloam.methods.base import Plateau
+from gloam.methods.contract import Plateau
 
 _CURES = (
     "Try a lower optimizer.lr, a longer schedule.warmup_epochs or train.clip_norm; from random weights use the exact "

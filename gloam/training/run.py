@@ -20,15 +20,15 @@ from gloam.atomic import write_text
 from gloam.datasets.weak import WeakLabels
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
+from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
+from gloam.inference.scoring import Scorer
 from gloam.methods import create_method, get_method
-from gloam.methods.base import Method
+from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
-from gloam.training.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
-from gloam.training.data import TrainingData, prepare_data
-from gloam.training.evaluation import Scorer
+from gloam.recipes.recipe import Recipe, differing_keys, validate
 from gloam.training.logs import RunLogs
-from gloam.training.recipe import Recipe, differing_keys, validate
 from gloam.training.stage import Stage, create_fabric
+from gloam.training.training_data import TrainingData, prepare_data
 
 _log = logging.getLogger(__name__)
 SELECTIONS = {
@@ -351,7 +351,7 @@ class _StopEarlyError(Exception):
 
 
 def _options(recipe: Recipe) -> Any:
-    from gloam.methods.base import create_options
+    from gloam.methods.contract import create_options
 
     return create_options(get_method(recipe.method_name), recipe.method_options)
 

@@ -16,23 +16,23 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gloam.data.augment import Augmenter
-from gloam.data.batch import Batch
-from gloam.data.loaders import train_loader
-from gloam.data.samplers import create_sampler
-from gloam.data.store import PixelStore
+from gloam.augmentation.augmenter import Augmenter
+from gloam.batches.batch import Batch
+from gloam.batches.loaders import train_loader
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
-from gloam.methods.base import Method
+from gloam.inference.extraction import extract_features
+from gloam.methods.contract import Method
+from gloam.pixels.store import PixelStore
+from gloam.progress import progress_bar
+from gloam.recipes.recipe import Recipe
+from gloam.sampling.base import create_sampler
 from gloam.training.context import TrainingContext, mix_seed, pseudo_label_quality
-from gloam.training.data import TrainingData
-from gloam.training.extraction import extract_features
 from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
 from gloam.training.optimizers import create_optimizer, set_learning_rate
-from gloam.training.progress import progress_bar
-from gloam.training.recipe import Recipe
 from gloam.training.schedule import learning_rate_factor
+from gloam.training.training_data import TrainingData
 
 _PROBE = 64  # pictures whose features are watched for collapse
 

@@ -9,7 +9,7 @@ import timm
 import torch
 
 from benchmarks.distilled_start import distil, load_teacher, main, one_channel, teach
-from gloam.datasets.drawn import draw_dataset
+from gloam.drawing.dataset import draw_dataset
 from gloam.models.backbone import create_backbone
 from gloam.models.resnet import ResNet
 from gloam.models.weights import load_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import training_step
-from gloam.training.recipe import load_recipe
+from gloam.recipes.recipe import load_recipe
 
 SMALL = {"arch": "tiny", "height": 96, "width": 48, "steps": 1, "device": "cpu"}
 

@@ -76,7 +76,7 @@ def test_every_trial_equals_ranking_it_alone(data: tuple, kind: str, monkeypatch
     if kind != "numpy":
         query, gallery = torch.from_numpy(query), torch.from_numpy(gallery)
     if kind == "tensor kernels":
-        monkeypatch.setattr("gloam.evaluation.plan._compiled", lambda distances: False)
+        monkeypatch.setattr("gloam.evaluation.ranking_plan._compiled", lambda distances: False)
     found = evaluate(dataset, query, gallery)
     assert list(found.trials) == list(expected)
     for name, rows in expected.items():

@@ -86,7 +86,7 @@ def _random_case(seed: int, dtype: type) -> tuple:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both implementations; the tensor one runs on accelerators, here on the CPU."""
     if request.param == "tensor":
-        monkeypatch.setattr("gloam.evaluation.plan._compiled", lambda distances: False)
+        monkeypatch.setattr("gloam.evaluation.ranking_plan._compiled", lambda distances: False)
     return request.param
 
 
@@ -201,7 +201,7 @@ def _features(seed: int = 0, queries: int = 40, gallery: int = 120, width: int =
 def test_features_in_blocks_equal_distances(
     metric: str, block_bytes: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gloam.evaluation.distances.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("gloam.search.distances.BLOCK_BYTES", block_bytes)
     query, gallery, *ids = _features()
     q, g = torch.from_numpy(query).double(), torch.from_numpy(gallery).double()
     if metric == "cosine":

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gloam.errors import GloamError
-from gloam.evaluation import distances as distance_module
 from gloam.evaluation.rerank import k_reciprocal, rerank_blocks
+from gloam.search import distances as distance_module
 from tests.oracles import reranking as oracle
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gloam.data.batch import Batch
+from gloam.batches.batch import Batch
 from gloam.methods import Method, create_method, get_method
 from gloam.methods.contrastive_baselines import TwoViewMethod
 

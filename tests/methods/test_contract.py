@@ -7,7 +7,7 @@ import torch
 
 from gloam.errors import GloamError
 from gloam.methods import create_method, list_methods
-from gloam.methods.base import Method
+from gloam.methods.contract import Method
 from tests.methods.contract import MemoryContext, people, small_method, with_views
 
 METHODS = list_methods()

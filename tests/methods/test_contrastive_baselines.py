@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 
-from gloam.data.augment import Augmenter
+from gloam.augmentation.augmenter import Augmenter
 from gloam.errors import GloamError
 from gloam.methods import create_method
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.models.weights import load_weights
-from gloam.training.recipe import load_recipe
+from gloam.recipes.recipe import load_recipe
 from tests.methods.contract import MemoryContext, people, small_method, with_views
 
 NAMES = ["simsiam", "ntxent"]

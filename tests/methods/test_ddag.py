@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import resnet50
 
 from gloam.errors import GloamError
+from gloam.inference.checkpoint import choose_feature
 from gloam.losses.triplet import hard_triplet
 from gloam.methods import create_method
 from gloam.models.weights import load_weights
-from gloam.training.checkpoint import choose_feature
 from tests.methods.contract import MemoryContext, people
 from tests.oracles import attention as oracle
 from tests.oracles import triplet

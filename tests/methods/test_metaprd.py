@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gloam.data.batch import Batch
+from gloam.batches.batch import Batch
 from gloam.errors import GloamError
 from gloam.losses.cluster_nce import cluster_nce
 from gloam.methods import create_method

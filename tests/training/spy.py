@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from gloam.data.batch import Batch
-from gloam.methods.base import EpochContext, Method, MethodOptions
+from gloam.batches.batch import Batch
+from gloam.methods.contract import EpochContext, Method, MethodOptions
 
 
 class SpyOptions(MethodOptions):

@@ -13,8 +13,8 @@ import torch
 
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
-from gloam.training.checkpoint import Checkpoint
-from gloam.training.evaluation import evaluate_runs
+from gloam.inference.checkpoint import Checkpoint
+from gloam.inference.scoring import evaluate_runs
 from gloam.training.stage import create_fabric
 from tests.training.tiny import tiny_recipe
 

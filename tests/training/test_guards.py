@@ -10,7 +10,7 @@ import torch
 
 from gloam.losses.permutation import permutation_loss, uniform_permutation_loss
 from gloam.methods import create_method
-from gloam.methods.base import Plateau
+from gloam.methods.contract import Plateau
 from gloam.training.guards import CollapseGuard
 
 FEATURES = torch.eye(4)
@@ -55,7 +55,7 @@ def test_values_of_the_specification() -> None:
 
 
 def test_a_run_that_learns_no_order_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from gloam.datasets.drawn import draw_dataset
+    from gloam.drawing.dataset import draw_dataset
     from gloam.training.run import train
     from tests.training.tiny import tiny_recipe
 

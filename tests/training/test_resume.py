@@ -11,9 +11,9 @@ import torch
 import gloam.methods
 from gloam import cli
 from gloam.errors import GloamError
-from gloam.training import data
-from gloam.training.checkpoint import Checkpoint, load_model
-from gloam.training.recipe import load_recipe
+from gloam.inference.checkpoint import Checkpoint, load_model
+from gloam.recipes.recipe import load_recipe
+from gloam.training import training_data as data
 from gloam.training.run import train
 from tests.training.spy import Spy, WeakSpy
 from tests.training.tiny import tiny_recipe

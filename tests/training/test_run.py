@@ -16,7 +16,7 @@ import torch
 import gloam
 from gloam import cli
 from gloam.errors import GloamError
-from gloam.training.checkpoint import Checkpoint, export_weights, load_model
+from gloam.inference.checkpoint import Checkpoint, export_weights, load_model
 from gloam.training.run import train
 from tests.training.tiny import tiny_recipe
 
@@ -238,7 +238,7 @@ def test_a_kill_while_saving_leaves_the_old_checkpoint(finished: Path, tmp_path:
     code = f"""
 import time, torch
 from pathlib import Path
-from gloam.training.checkpoint import Checkpoint
+from gloam.inference.checkpoint import Checkpoint
 checkpoint = Checkpoint.load(Path({str(target)!r}))
 original = torch.save
 def slow(content, path):

@@ -13,19 +13,19 @@ import torch
 from torch import nn
 
 import gloam.methods
-from gloam.data.clips import FrameChoice, choose_frames
+from gloam.analysis.clips import score_clip_controls
+from gloam.batches.clips import FrameChoice, choose_frames
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
-from gloam.methods.base import EpochContext
+from gloam.inference.checkpoint import Checkpoint, load_model
+from gloam.inference.feature_files import extract_to_file
+from gloam.inference.scoring import evaluate_runs
+from gloam.methods.contract import EpochContext
 from gloam.models.batch_norm_groups import group_batch_norm
-from gloam.training.checkpoint import Checkpoint, load_model
-from gloam.training.clip_controls import score_clip_controls
-from gloam.training.evaluation import evaluate_runs
-from gloam.training.export import extract_to_file
-from gloam.training.recipe import Recipe
+from gloam.recipes.recipe import Recipe
 from gloam.training.run import train
 from gloam.training.schedule import learning_rate_factor
-from tests.training.clip_run import draw_clips
+from tests.analysis.clip_run import draw_clips
 from tests.training.spy import Spy, UnsupervisedSpy, WeakSpy
 from tests.training.tiny import tiny_recipe
 
@@ -293,7 +293,7 @@ def test_clips_follow_the_rules_of_the_recipe(tmp_path: Path, monkeypatch: pytes
         chosen.append(choice)
         return choose_frames(length, frames, choice, generator)
 
-    monkeypatch.setattr("gloam.data.loaders.choose_frames", note)
+    monkeypatch.setattr("gloam.batches.loaders.choose_frames", note)
     recipe = _clip_recipe(tmp_path, train_clip="random", test_clip="spaced")
     run = train(recipe, output=tmp_path / "run", progress=False).path
     assert chosen[:12] == ["random"] * 12

@@ -11,9 +11,9 @@ import torch
 
 from gloam.datasets.weak import shuffle_labels_per_modality
 from gloam.errors import GloamError
-from gloam.training import data as training_data
+from gloam.inference.checkpoint import Checkpoint, load_model
 from gloam.training import run as training_run
-from gloam.training.checkpoint import Checkpoint, load_model
+from gloam.training import training_data
 from gloam.training.run import train
 from tests.datasets.test_weak import people
 from tests.training.tiny import tiny_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gloam.training.recipe import Recipe
+from gloam.recipes.recipe import Recipe
 
 
 def tiny_recipe(root: Path, **sections: Any) -> Recipe:

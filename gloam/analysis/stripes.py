@@ -1,0 +1,198 @@
+"""Looking into an MMGL run: permutation accuracy on people it never saw, and a picture of both its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gloam.augmentation.augmenter import normalize
+from gloam.datasets.records import DatasetSplits, Modality, Record
+from gloam.errors import GloamError
+from gloam.inference.extraction import extract_features
+from gloam.inference.scoring import load_run
+from gloam.losses.permutation import draw_orders, shuffle_stripes
+from gloam.methods.mmgl import MMGL
+from gloam.pixels.store import PixelStore
+from gloam.recipes.recipe import Recipe
+from gloam.training.training_data import open_records
+from gloam.visualize.stripes import StripePictures, draw_stripes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class OrderScore:
+    """How well orders are recovered on the test pictures of one spectrum.
+
+    Attributes:
+        modality: the spectrum.
+        pictures: how many were scored, each with one random order.
+        accuracy: fraction of stripes put in their true place; chance 1 / P.
+        exact: fraction of pictures whose whole order is right; chance 1 / P!.
+    """
+
+    modality: Modality
+    pictures: int
+    accuracy: float
+    exact: float
+
+
+@dataclass(frozen=True)
+class StripeReport:
+    """What ``gloam stripes`` found.
+
+    Attributes:
+        path: the picture.
+        num_stripes: P.
+        scores: one per spectrum; empty for a run without permutation recovery.
+    """
+
+    path: Path
+    num_stripes: int
+    scores: tuple[OrderScore, ...]
+
+    def table(self) -> Table:
+        """Rich table in percent."""
+        import math
+
+        from rich.table import Table
+
+        title = "permutation accuracy, test pictures (%)"
+        table = Table("spectrum", "pictures", "stripes in place", "whole order", title=title, title_justify="left")
+        for score in self.scores:
+            values = (f"{100 * value:.1f}" for value in (score.accuracy, score.exact))
+            table.add_row(score.modality.name.lower(), f"{score.pictures:,}", *values)
+        chance = (100 / self.num_stripes, 100 / math.factorial(self.num_stripes))
+        table.add_row("chance", "", f"{chance[0]:.1f}", f"{chance[1]:.2f}")
+        return table
+
+
+def report_run_stripes(
+    run: Path,
+    output: Path,
+    *,
+    data_root: Path | None = None,
+    images: int = 3,
+    seed: int = 0,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> StripeReport:
+    """Measure permutation accuracy on the query and gallery pictures of a run's dataset, and draw some of them.
+
+    Args:
+        run: run folder or checkpoint file whose last stage is mmgl.
+        output: PNG file.
+        data_root: the dataset's folder, where it moved.
+        images: pictures of each spectrum to draw.
+        seed: of the drawn orders and of the choice of pictures.
+        batch_size: pictures per forward pass.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Raises:
+        GloamError: what :func:`load_run` raises, another method's run, or test data of one spectrum only.
+    """
+    if images < 1:
+        raise GloamError("A picture of stripes needs at least one image of each spectrum: raise --images.")
+    method, recipe, splits, target = load_run(run, data_root=data_root, device=device)
+    if not isinstance(method, MMGL):
+        raise GloamError(
+            f"{run} ends with method {recipe.method_name!r}, which shuffles no stripes. Give a run of mmgl alone, for "
+            f"example: gloam train {recipe.data.name}/mmgl."
+        )
+    records, store = open_records(_test_records(splits), splits.root, recipe.data)
+    scores = score_orders(
+        method, records, store, recipe=recipe, device=target, seed=seed, batch_size=batch_size, progress="orders"
+    )
+    pictures = recover_some(method, records, store, images=images, seed=seed, device=target)
+    return StripeReport(draw_stripes(pictures, output, seed=seed), method.options.num_stripes, scores)
+
+
+def score_orders(
+    method: MMGL,
+    records: Sequence[Record],
+    store: PixelStore,
+    *,
+    recipe: Recipe,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: str | None = None,
+) -> tuple[OrderScore, ...]:
+    """Permutation accuracy on records of both spectra, with orders from a private generator.
+
+    Returns:
+        One score per spectrum; none for a method without permutation recovery.
+    """
+    if not method.options.permutation:
+        return ()
+    generator = torch.Generator().manual_seed(seed)
+    rows = extract_features(
+        method,
+        records,
+        store,
+        function=lambda images, modalities: method.score_orders(images, modalities, generator),
+        batch_size=recipe.evaluation.batch_size if batch_size is None else batch_size,
+        workers=recipe.data.workers,
+        device=device,
+        progress=progress,
+    ).double()
+    modalities = torch.tensor([int(record.modality) for record in records])
+    scores = []
+    for modality in Modality:
+        own = rows[modalities == modality]
+        if len(own):
+            accuracy, exact = own.mean(dim=0).tolist()
+            scores.append(OrderScore(modality, len(own), accuracy, exact))
+    return tuple(scores)
+
+
+@torch.no_grad()
+def recover_some(
+    method: MMGL,
+    records: Sequence[Record],
+    store: PixelStore,
+    *,
+    images: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> StripePictures:
+    """Random pictures of each spectrum, an order of its own for each, and what the network makes of them.
+
+    Raises:
+        GloamError: too few records of a spectrum.
+    """
+    random = np.random.default_rng(seed)
+    chosen: list[int] = []
+    modalities = np.array([int(record.modality) for record in records])
+    for modality in Modality:
+        rows = np.flatnonzero(modalities == modality)
+        if len(rows) < images:
+            raise GloamError(
+                f"The test data have {len(rows)} {modality.name.lower()} pictures; {images} of each spectrum are to be "
+                "drawn. Lower --images, or give data with both spectra."
+            )
+        chosen += np.sort(random.permutation(rows)[:images]).tolist()
+    pixels = torch.from_numpy(store.read(chosen))
+    orders = draw_orders(len(pixels), method.options.num_stripes, torch.Generator().manual_seed(seed))
+    inputs = normalize(shuffle_stripes(pixels, orders)).to(device)
+    lights = torch.from_numpy(modalities[chosen]).to(device)
+    maps = method.backbone(inputs, lights)
+    options = method.options
+    return StripePictures(
+        images=pixels,
+        orders=orders,
+        matrices=method.permutation_matrices(maps).cpu() if options.permutation else None,
+        vectors=method.stripe_vectors(maps).float().cpu() if options.pcc else None,
+        temperature=options.cl_temp,
+    )
+
+
+def _test_records(splits: DatasetSplits) -> tuple[Record, ...]:
+    """Query and gallery; a record that is in both counts once."""
+    return tuple(dict.fromkeys((*splits.query, *splits.gallery)))

@@ -1,0 +1,1 @@
+"""Records and pixels become batches: the batch itself, clips, loaders."""

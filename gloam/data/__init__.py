@@ -1,1 +1,0 @@
-"""From records to a batch on the device: stores, samplers, loaders, augmentation."""

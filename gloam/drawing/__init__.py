@@ -1,0 +1,1 @@
+"""Synthetic people, drawn and written in any dataset's official layout."""

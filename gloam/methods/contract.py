@@ -1,0 +1,192 @@
+"""The contract between a published method and everything that trains, evaluates and exports it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from gloam.batches.batch import Batch
+
+
+class MethodOptions(BaseModel):
+    """Flags of one method. Unknown names are errors; a field's description is its ``--help`` text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def label_spaces(self) -> Literal["one", "two", "either"]:
+        """``one``: a label means the same person in both spectra; ``two``: each spectrum is numbered for itself."""
+        return "one"
+
+
+class Plateau(NamedTuple):
+    """Where a part of the loss rests while nothing is learned.
+
+    Attributes:
+        value: what the part is for an uninformed network.
+        cure: what to try when training stays there, in sentences.
+    """
+
+    value: float
+    cure: str
+
+
+class EpochContext(Protocol):
+    """What a method may see and change at the start of an epoch. The trainer provides it.
+
+    Tensors are in the order of the training records (N of them) and live on the CPU.
+    """
+
+    @property
+    def stage(self) -> str:
+        """Name of the running stage."""
+
+    @property
+    def epoch(self) -> int:
+        """0-based epoch inside the stage."""
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs of the stage."""
+
+    @property
+    def labels(self) -> Tensor:
+        """``(N,)`` int64 labels that training currently uses; -1 marks samples left out."""
+
+    @property
+    def modalities(self) -> Tensor:
+        """``(N,)`` int64."""
+
+    @property
+    def cams(self) -> Tensor:
+        """``(N,)`` int64."""
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Private CPU generator, seeded by (seed, stage, epoch): the same draws after a resume."""
+
+    def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None, rows: Tensor | None = None) -> Tensor:
+        """Stack ``function(images, modalities) -> (n, ...)`` over all training records to ``(N, ...)``.
+
+        Default function: ``method.extract``. Evaluation mode, test transform, no gradient, float32, records in order.
+        With ``rows``, a mask ``(N,)``, over those records only.
+        """
+
+    def set_labels(self, labels: Tensor) -> None:
+        """Train on these ``(N,)`` int64 labels from this epoch on; -1 leaves a sample out."""
+
+    def log(self, name: str, value: float) -> None:
+        """Record one number for this epoch."""
+
+    def report_pseudo_labels(self, labels: Tensor) -> None:
+        """Log NMI, ARI and pair F-score of ``(N,)`` labels against the hidden ids. The ids never reach the method."""
+
+    def report_correspondence(self, visible: Tensor, infrared: Tensor, name: str = "match") -> None:
+        """Log precision and recall of matched label pairs ``(M,), (M,)`` against the hidden truth, if there is one."""
+
+
+OptionsT = TypeVar("OptionsT", bound=MethodOptions)
+
+
+class Method(nn.Module, Generic[OptionsT]):
+    """A published system: a network, its losses and its inference path. One file per method, registered by name.
+
+    A method does no logging, no device placement and no optimiser calls. State that must survive a resume lives in
+    parameters and buffers (``register_buffer``), or in ``get_extra_state`` / ``set_extra_state``.
+
+    Args:
+        num_classes: number of training identities C.
+        options: validated flags.
+    """
+
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    # Names of the features that extract() can return; the first is the default. `test_feature` picks one. Options may
+    # leave an instance fewer.
+    features: tuple[str, ...] = ("feature",)
+    # True for methods whose input is a clip (B, T, 3, H, W).
+    is_video: ClassVar[bool] = False
+    # True for methods that train on labels they make themselves: identities never reach them.
+    is_unsupervised: ClassVar[bool] = False
+    # True for methods whose batches must hold both spectra.
+    is_cross_modal: ClassVar[bool] = True
+
+    def __init__(self, num_classes: int, options: OptionsT) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.options: OptionsT = options
+        self.test_feature = self.features[0]
+
+    @property
+    def feature_dim(self) -> int:
+        """Width D of what extract() returns."""
+        raise NotImplementedError(f"{type(self).__name__} must name its feature width")
+
+    def training_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of one augmented batch.
+
+        Returns:
+            ``"loss"``: the scalar to minimise, and every named part, detached or not (they are only logged).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define training_step")
+
+    def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
+        """Descriptors for search: the only inference path.
+
+        Args:
+            images: ``(N, 3, H, W)`` or ``(N, T, 3, H, W)`` float32, normalised (see :func:`gloam.augmentation.normalize`).
+            modalities: ``(N,)`` int64; any mixture.
+
+        Returns:
+            ``(N, D)`` float32 of unit length.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define extract")
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups, each with ``params`` and its ``lr``. Default: everything trainable at ``lr``."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
+
+    def start_stage(self, stage: str) -> None:
+        """Called once before the first epoch of a stage (also after a resume inside it): freeze, unfreeze, re-route."""
+
+    def on_epoch_start(self, context: EpochContext) -> None:
+        """Called before every epoch: weights that depend on past losses, pseudo-labels, correspondences, memories."""
+
+    def after_step(self) -> None:
+        """Called after every optimiser step: momentum memories and averaged teachers update here, outside autograd."""
+
+    def plateaus(self) -> dict[str, Plateau]:
+        """Name of a loss part of ``training_step`` -> its plateau; the trainer warns while training stays there."""
+        return {}
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Names of this method's published checkpoint to names of this module, beyond those of the usual backbones.
+
+        Args:
+            state: flat state of any weight file; unknown names must be kept.
+        """
+        return state
+
+
+def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOptions:
+    """Validate a method's options.
+
+    Raises:
+        GloamError: an unknown key (the nearest known one is named) or a value of the wrong kind.
+    """
+    from pydantic import ValidationError
+
+    from gloam.errors import GloamError, did_you_mean
+
+    known = cls.Options.model_fields
+    for key in values:
+        if key not in known:
+            raise GloamError(f"Method option {key!r} is unknown to {cls.__name__}. {did_you_mean(key, known)}")
+    try:
+        return cls.Options(**values)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise GloamError(f"Bad options for {cls.__name__}: {reasons}.") from error

@@ -1,0 +1,1 @@
+"""Every flag of a run in one validated YAML file; the published runs as <dataset>/<method>.yaml."""

@@ -1,0 +1,204 @@
+"""Everything a run knows about its data: splits, labels, hidden truth, stores."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gloam.datasets import DatasetSplits, Record, load_dataset
+from gloam.datasets.validation import hold_out
+from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
+from gloam.errors import GloamError
+from gloam.methods import get_method
+from gloam.methods.contract import Method, create_options
+from gloam.pixels.store import PixelStore, drop_unreadable, image_paths, open_store
+from gloam.recipes.recipe import DataConfig, Recipe
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingData:
+    """The data side of a run.
+
+    Attributes:
+        splits: what training uses (held-out identities removed, weak labels shuffled).
+        test: the dataset's own splits, for protocols.
+        validation: held-out training identities as a test, or None.
+        records: training records in order; ``pid`` is the label that the method may see.
+        store: pixels of the training records.
+        truth: ``(N,)`` hidden true identity of every training record, for analysis only.
+        weak: the hidden permutations of weak labels, or None.
+    """
+
+    splits: DatasetSplits
+    test: DatasetSplits
+    validation: DatasetSplits | None
+    records: Sequence[Record]
+    store: PixelStore
+    truth: Tensor
+    weak: WeakLabels | None = None
+
+    def num_classes(self, method: type[Method[Any]]) -> int:
+        """Identities that a method is told: none for an unsupervised one."""
+        return 1 if method.is_unsupervised else self.splits.num_classes
+
+    def labels(self, method: Method[Any]) -> Tensor:
+        """``(N,)`` labels at the start: the records' own, or every record alone for an unsupervised method."""
+        if method.is_unsupervised:
+            return torch.arange(len(self.records))
+        return torch.tensor([record.pid for record in self.records], dtype=torch.int64)
+
+    def partners(self) -> Tensor | None:
+        """``(V,)`` hidden infrared label of every weak visible label (-1: none).
+
+        None without weak labels, and for data whose spectra share no identity: their correspondence is not recorded.
+        """
+        if self.weak is None or not set(self.weak.visible) & set(self.weak.infrared):
+            return None
+        infrared = {true: label for label, true in enumerate(self.weak.infrared)}
+        return torch.tensor([infrared.get(true, -1) for true in self.weak.visible])
+
+    def fingerprint(self) -> str:
+        """Digest of file names and labels: tells whether two runs saw the same data."""
+        digest = hashlib.sha256()
+        for part in (self.splits.train, self.test.query, self.test.gallery):
+            for record in part:
+                digest.update(f"{record.paths[0]}|{len(record.paths)}|{record.pid}|{record.cam}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+def load_splits(config: DataConfig, root: Path | None = None) -> DatasetSplits:
+    """The dataset that a recipe names.
+
+    Raises:
+        GloamError: no root folder was given.
+    """
+    folder = root or config.root
+    if folder is None:
+        raise GloamError(f"Where is {config.name}? Give its folder with --data.root (gloam data check tests it).")
+    return load_dataset(config.name, folder, **config.options)
+
+
+def open_records(
+    records: Sequence[Record], root: Path, config: DataConfig, *, progress: bool = True
+) -> tuple[Sequence[Record], PixelStore]:
+    """A store for records at the recipe's size; unreadable pictures are an error or dropped, as the recipe says."""
+    store = open_store(
+        root,
+        image_paths(records),
+        height=config.height,
+        width=config.width,
+        interpolation=config.interpolation,
+        # A clip data set has far more frames than a run reads; decoded, HITSZ-VCM alone fills 57 GB.
+        cache="off" if config.cache == "auto" and config.frames else config.cache,
+        progress=progress,
+        on_bad_image=config.on_bad_image,
+    )
+    return drop_unreadable(records, store)
+
+
+def open_test_records(
+    records: Sequence[Record], root: Path, config: DataConfig, *, progress: bool = True
+) -> tuple[Sequence[Record], PixelStore]:
+    """:func:`open_records` for scoring, which needs every record.
+
+    Raises:
+        GloamError: a record has no readable picture.
+    """
+    kept, store = open_records(records, root, config, progress=progress)
+    if lost := len(records) - len(kept):
+        raise GloamError(
+            f"{lost} of {len(records)} test records have no readable picture; scores without them could not be "
+            "compared. Replace the files: gloam data check lists them."
+        )
+    return kept, store
+
+
+def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:
+    """Load, hold out, shuffle and open what the recipe's stages train on.
+
+    Args:
+        recipe: the whole run.
+        weak: permutations of an earlier part of the run; drawn if not given.
+        progress: show a bar while pictures are decoded.
+
+    Raises:
+        GloamError: data and a stage's method do not fit (no training records, one light only, pictures for a video
+            method), or saved permutations of other data.
+    """
+    stages = recipe.resolved_stages().values()
+    test = load_splits(recipe.data)
+    if test.notice:
+        _log.warning("%s", test.notice)
+    splits, validation = test, None
+    if any(stage.evaluation.selection == "validation" for stage in stages):
+        validation = hold_out(test, seed=recipe.train.seed)
+        splits = replace(test, train=validation.train, label_map=validation.label_map)
+    for stage in stages:
+        _check_fit(splits, stage, get_method(stage.method_name))
+    truth = torch.tensor([record.pid for record in splits.train], dtype=torch.int64)
+    if recipe.data.relabel == "none":
+        weak = None
+    elif weak is None:
+        splits, weak = shuffle_labels_per_modality(splits, recipe.train.seed)
+    else:
+        splits = weak.apply(splits)
+    records, store = open_records(splits.train, splits.root, recipe.data, progress=progress)
+    if len(records) != len(splits.train):
+        kept = {record.paths[0] for record in records}
+        # Any path: a tracklet may have lost its first frame.
+        truth = truth[[not kept.isdisjoint(record.paths) for record in splits.train]]
+    return TrainingData(
+        splits=splits,
+        test=test,
+        validation=validation,
+        records=records,
+        store=store,
+        truth=truth,
+        weak=weak,
+    )
+
+
+def _check_fit(splits: DatasetSplits, recipe: Recipe, method: type[Method[Any]]) -> None:
+    name = recipe.method_name
+    if not splits.train:
+        raise GloamError(f"{splits.name} at {splits.root} has no training records.")
+    if method.is_cross_modal and len(splits.modalities) < 2:
+        light = next(iter(splits.modalities)).name.lower()
+        raise GloamError(
+            f"Method {name!r} learns across visible and infrared light, but {splits.name} has only {light} training "
+            "pictures. Use cluster_contrast, spcl or metaprd on visible data."
+        )
+    if method.is_video and not recipe.data.frames:
+        raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
+    if recipe.data.frames and not method.is_video:
+        raise GloamError(f"Method {name!r} works on single pictures. Remove data.frames.")
+    _check_labels(recipe, method)
+
+
+def _check_labels(recipe: Recipe, method: type[Method[Any]]) -> None:
+    """Shuffled labels must not be merged into one label space, and a weak method must not get labels that agree."""
+    spaces = create_options(method, recipe.method_options).label_spaces
+    shuffled = recipe.data.relabel == "per_modality"
+    if method.is_unsupervised or spaces == "either" or shuffled == (spaces == "two"):
+        return
+    name = recipe.method_name
+    if shuffled:
+        raise GloamError(
+            f"data.relabel per_modality numbers the identities of each spectrum independently, but method {name!r} as "
+            "configured takes equal labels for the same person: most of its labels would be wrong. Set data.relabel "
+            "none, or use pf_mgcd or wsl_vireid with weak supervision."
+        )
+    raise GloamError(
+        f"Method {name!r} as configured learns without knowing who is who across the spectra, but data.relabel none "
+        "leaves the answer in the labels. Set data.relabel per_modality; for the upper bound with one label space set "
+        "method.supervision supervised (wsl_vireid) or method.relabel false (pf_mgcd)."
+    )

@@ -1,0 +1,113 @@
+"""Whole clips against one, shuffled and foreign frames."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from gloam import cli
+from gloam.analysis.clips import (
+    CONTROLS,
+    ClipControls,
+    foreign_frames,
+    one_frame,
+    score_clip_controls,
+    shuffled_frames,
+)
+from gloam.errors import GloamError
+from gloam.inference.scoring import evaluate_runs
+from gloam.methods import create_method
+from tests.analysis.clip_run import draw_clips, write_clip_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = draw_clips(tmp_path_factory.mktemp("clips") / "data", ids=8)
+    return write_clip_run(tmp_path_factory.mktemp("runs") / "m3", root)
+
+
+@pytest.fixture(scope="module")
+def found(run: Path) -> ClipControls:
+    return score_clip_controls(run, device="cpu")
+
+
+def _numbered(clips: int, frames: int) -> torch.Tensor:
+    """Every frame holds its own number: 10 clip + position."""
+    numbers = 10 * torch.arange(clips)[:, None] + torch.arange(frames)
+    return numbers[:, :, None, None, None].expand(-1, -1, 3, 4, 2).float()
+
+
+def test_changes_move_the_frames_they_should() -> None:
+    clips, lights = _numbered(40, 5), torch.arange(40) % 2
+    generator = torch.Generator().manual_seed(0)
+    assert one_frame(clips, lights, generator)[:, 0, 0, 0, 0].tolist() == list(range(0, 400, 10))
+
+    shuffled = shuffled_frames(clips, lights, generator)[:, :, 0, 0, 0]
+    assert torch.equal(shuffled.sort(dim=1).values, clips[:, :, 0, 0, 0])
+    assert (shuffled != clips[:, :, 0, 0, 0]).any(dim=1).float().mean() > 0.8
+
+    foreign = foreign_frames(clips, lights, generator)[:, :, 0, 0, 0]
+    owners, positions = foreign.long() // 10, foreign.long() % 10
+    assert torch.equal(positions, torch.arange(5).expand(40, -1))
+    assert torch.equal(owners[:, 0], torch.arange(40))
+    assert torch.equal(owners % 2, lights[:, None].expand(-1, 5))
+    assert (owners[:, 1:] != torch.arange(40)[:, None]).float().mean() > 0.8
+    assert torch.equal(owners.sort(dim=0).values, torch.arange(40)[:, None].expand(-1, 5))
+
+
+def test_the_network_ignores_order_and_copies_of_frames() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        method = create_method("m3reid", 3, arch="tiny", nonlocal_blocks=(0, 1, 1, 0)).double().eval()
+        clips = torch.randn(3, 4, 3, 64, 32, dtype=torch.float64)
+    for name, tensor in method.named_parameters():
+        if ".W.1.weight" in name:
+            tensor.data.fill_(1)
+    lights, generator = torch.zeros(3, dtype=torch.int64), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        whole = method.extract(clips, lights)
+        torch.testing.assert_close(method.extract(shuffled_frames(clips, lights, generator), lights), whole)
+        single = method.extract(clips[:, :1], lights)
+        torch.testing.assert_close(method.extract(clips[:, :1].expand(-1, 4, -1, -1, -1), lights), single)
+        for other in (single, method.extract(foreign_frames(clips, lights, generator), lights)):
+            assert (other - whole).norm(dim=1).max() > 1e-3
+
+
+def test_whole_clips_score_as_gloam_evaluate(run: Path, found: ClipControls, tmp_path: Path) -> None:
+    assert list(found.results) == list(CONTROLS)
+    expected = evaluate_runs([run], device="cpu", output=tmp_path)
+    assert found.results["clips"].trials.keys() == expected.trials.keys()
+    for protocol in expected.trials:
+        assert found.results["clips"].mean(protocol) == pytest.approx(expected.mean(protocol))
+        assert found.results["shuffled"].mean(protocol) == pytest.approx(expected.mean(protocol))
+    assert not found.order_matters
+    means = {tuple(result.mean("hitsz_vcm/infrared_to_visible").values()) for result in found.results.values()}
+    assert len(means) == 3
+
+
+def test_the_command_prints_a_table_and_writes_every_number(
+    run: Path, found: ClipControls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "scores.csv"
+    assert cli.main(["clips", str(run), "--device", "cpu", "--output", str(output)]) == 0
+    text = capsys.readouterr().out
+    for word in ("infrared_to_visible", "visible_to_infrared", "foreign frames", "ignores"):
+        assert word in text
+    with output.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * len(CONTROLS)
+    assert [float(row["mAP"]) for row in rows] == pytest.approx([row["mAP"] for row in found.rows()])
+
+
+def test_a_run_without_clips_is_refused(sysu_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gloam.training.run import train
+    from tests.training.tiny import tiny_recipe
+
+    images = train(tiny_recipe(sysu_root, train={"epochs": 1}), output=tmp_path / "run", progress=False).path
+    with pytest.raises(GloamError, match="has no clips"):
+        score_clip_controls(images)
+    assert cli.main(["clips", str(tmp_path / "nowhere")]) == 2
+    assert "no run or checkpoint" in capsys.readouterr().err
