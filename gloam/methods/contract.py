@@ -137,7 +137,7 @@ class Method(nn.Module, Generic[OptionsT]):
         """Descriptors for search: the only inference path.
 
         Args:
-            images: ``(N, 3, H, W)`` or ``(N, T, 3, H, W)`` float32, normalised (see :func:`gloam.augmentation.normalize`).
+            images: ``(N, 3, H, W)`` or ``(N, T, 3, H, W)`` float32, normalised (:func:`gloam.augmentation.normalize`).
             modalities: ``(N,)`` int64; any mixture.
 
         Returns:
