@@ -1,6 +1,6 @@
 """Seconds and memory of one re-labelling (Jaccard distance and DBSCAN), sparse against the dense form of the releases.
 
-Features are clustered at random: 17 pictures per identity, noise of the size of the centres, unit length. ``dense`` is
+Features are clustered at random: 17 images per identity, noise of the size of the centres, unit length. ``dense`` is
 the form that SpCL, Cluster Contrast and MetaPRD share: N x N encodings and distances, NumPy loops over rows,
 scikit-learn's DBSCAN on the full matrix. Both find exact neighbours by matrix products, with two threads.
 ``megabytes`` is the peak beyond the features; every measurement runs in its own process. ``labels_equal`` compares with
@@ -127,7 +127,7 @@ def measure(variant: str, count: int, width: int, labels_file: str) -> dict[str,
 
 
 def run(cases: tuple[tuple[str, int, int], ...] = CASES) -> list[dict[str, Any]]:
-    """Measure every case in a process of its own, and estimate a million pictures from the largest sparse one."""
+    """Measure every case in a process of its own, and estimate a million images from the largest sparse one."""
     rows: list[dict[str, Any]] = []
     labels: dict[tuple[int, int], np.ndarray] = {}
     dense: dict[tuple[int, int], dict[str, Any]] = {}

@@ -1,15 +1,15 @@
 """Weights to start from where no ImageNet file of a backbone is at hand: the features of a network whose file is.
 
-A ReID backbone learns to predict the feature maps of a pre-trained timm network (the teacher) on the pictures of
-dataset folders. No label is read and no two pictures are compared, so nothing about who is who can enter the weights.
-The teacher sees grey pictures at twice the height and width; the student sees what the augmentation of visible-infrared
+A ReID backbone learns to predict the feature maps of a pre-trained timm network (the teacher) on the images of
+dataset folders. No label is read and no two images are compared, so nothing about who is who can enter the weights.
+The teacher sees grey images at twice the height and width; the student sees what the augmentation of visible-infrared
 ReID would show it: colour, grey or one channel in all three. Of the teacher's stages those at a 16th and a 32nd of its
-picture's size are predicted, standardised per channel, both with the same weight, by one 1 x 1 convolution on the
+image's size are predicted, standardised per channel, both with the same weight, by one 1 x 1 convolution on the
 student's last map (last stride 1). AdamW, 0.002 with 50 steps of warm-up and a cosine to 0, batches of 64.
 
     python -m benchmarks.distilled_start r18.pth DIR [DIR ...] --weights efficientnet_lite0.pth --steps 1600
 
-Memory: both sizes of every picture as bytes, and 2 bytes per feature of the teacher (290 MB for 23,600 pictures).
+Memory: both sizes of every image as bytes, and 2 bytes per feature of the teacher (290 MB for 23,600 images).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH, RATE, WARMUP = 64, 2e-3, 50
 
 
 def load_teacher(name: str, weights: str | None) -> nn.Module:
-    """A timm network that returns its stages at a 16th and a 32nd of the picture; ``None``: random weights.
+    """A timm network that returns its stages at a 16th and a 32nd of the image; ``None``: random weights.
 
     The file may use other names than timm's if it holds the same tensors in the same order.
     """
@@ -44,9 +44,7 @@ def load_teacher(name: str, weights: str | None) -> nn.Module:
     # The last two of timm's five stages.
     teacher: Any = timm.create_model(name, features_only=True, out_indices=(-2, -1))
     if teacher.feature_info.reduction() != [16, 32]:
-        raise SystemExit(
-            f"{name}: its last stages are at {teacher.feature_info.reduction()} of the picture, not 16, 32."
-        )
+        raise SystemExit(f"{name}: its last stages are at {teacher.feature_info.reduction()} of the image, not 16, 32.")
     if weights is not None:
         # The stages alone lack the network's last layers, so the whole network gives the names in their order.
         names = timm.create_model(name).state_dict()
@@ -72,7 +70,7 @@ def teach(teacher: nn.Module, images: Tensor) -> Tensor:
 
 
 def one_channel(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Every picture, as bytes, in colour (1 in 5), grey (1 in 5) or as one of its channels (3 in 5)."""
+    """Every image, as bytes, in colour (1 in 5), grey (1 in 5) or as one of its channels (3 in 5)."""
     pick = torch.randint(5, (len(images), 1, 1, 1), generator=generator)
     channel = images.gather(1, pick.clamp(max=2).expand(-1, 1, *images.shape[2:]))
     grey = images.float().mean(dim=1, keepdim=True).byte()
@@ -117,13 +115,13 @@ def main(arguments: list[str]) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="file to write: a state dict under torchvision's names")
-    parser.add_argument("roots", nargs="+", help="dataset folders whose training pictures are used")
+    parser.add_argument("roots", nargs="+", help="dataset folders whose training images are used")
     parser.add_argument("--dataset", default="sysu_mm01", help="layout of the folders")
     parser.add_argument("--teacher", default="tf_efficientnet_lite0", help="timm network")
     parser.add_argument("--weights", help="file of the teacher; random weights if not given")
     parser.add_argument("--arch", default="resnet18", help="student")
-    parser.add_argument("--height", type=int, default=64, help="of the student's pictures")
-    parser.add_argument("--width", type=int, default=32, help="of the student's pictures")
+    parser.add_argument("--height", type=int, default=64, help="of the student's images")
+    parser.add_argument("--width", type=int, default=32, help="of the student's images")
     parser.add_argument("--steps", type=int, default=1600)
     options = parser.parse_args(arguments)
     teacher: Any = load_teacher(options.teacher, options.weights)

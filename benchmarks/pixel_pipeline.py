@@ -1,6 +1,6 @@
-"""Pictures per second from disk to augmented float batches, against per-image PIL/torchvision pipelines.
+"""Images per second from disk to augmented float batches, against per-image PIL/torchvision pipelines.
 
-All variants give batches of 64 pictures of 288 x 144, padded by 10, cropped, flipped, normalised and erased (p 0.5),
+All variants give batches of 64 images of 288 x 144, padded by 10, cropped, flipped, normalised and erased (p 0.5),
 and use two threads or processes. Baselines: ``files`` opens, resizes and transforms one JPEG at a time in two loader
 processes; ``array`` does the same from an array decoded beforehand, as the AGW and CAJ releases do. ``ratio`` is to
 ``files``.
@@ -36,7 +36,7 @@ CONFIG = AugmentConfig(pad=10, flip=0.5, erase=0.5)
 
 
 class PerImage(Dataset[tuple[torch.Tensor, int]]):
-    """The plain pipeline: one picture, one transform after another."""
+    """The plain pipeline: one image, one transform after another."""
 
     def __init__(self, root: Path, names: list[str], pixels: np.ndarray | None = None) -> None:
         self.root, self.names, self.pixels = root, names, pixels
@@ -63,7 +63,7 @@ class PerImage(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(image), index
 
 
-def write_pictures(root: Path, count: int) -> list[str]:
+def write_images(root: Path, count: int) -> list[str]:
     """JPEG files of the size of a SYSU-MM01 crop, from smooth noise."""
     random = np.random.default_rng(0)
     names = []
@@ -91,7 +91,7 @@ def run(count: int = 1024, repeats: int = 3) -> list[dict[str, Any]]:
     """Measure every variant ``repeats`` times in turn and report the fastest pass of each.
 
     Args:
-        count: pictures per pass.
+        count: images per pass.
         repeats: passes; taking turns lets other load on the machine hit all variants alike.
     """
     threads = torch.get_num_threads()
@@ -99,7 +99,7 @@ def run(count: int = 1024, repeats: int = 3) -> list[dict[str, Any]]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            names = write_pictures(root, count)
+            names = write_images(root, count)
             store = open_store(root, names, height=HEIGHT, width=WIDTH, cache=root / "cache", progress=False)
             pixels = np.ascontiguousarray(store.read(range(count)).transpose(0, 2, 3, 1))
 

@@ -1,7 +1,7 @@
 """Ranking from distances: 3,368 queries x 15,913 gallery entries (Market-1501), all metrics, against a plain evaluator.
 
 The baseline sorts every row (argsort), as most published evaluators do; it is timed on a tenth of the queries and
-scaled up. ``uniform`` distances are random, ``clustered`` ones have a person's pictures nearer than most others.
+scaled up. ``uniform`` distances are random, ``clustered`` ones have a person's images nearer than most others.
 """
 
 from __future__ import annotations

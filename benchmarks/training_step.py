@@ -1,8 +1,8 @@
 """Seconds and peak memory of one training step, for every method that trains on a batch alone.
 
-Each variant runs in a process of its own on random pictures: random weights, the first stage of its SYSU-MM01 recipe
+Each variant runs in a process of its own on random images: random weights, the first stage of its SYSU-MM01 recipe
 with its own sampler sizes and augmentation. A step is augmentation, forward, backward and optimiser step; the median of
-several is reported, after one to warm up. SimSiam and NT-Xent make two rows of every picture (``rows``), so they
+several is reported, after one to warm up. SimSiam and NT-Xent make two rows of every image (``rows``), so they
 compute twice. ``peak_megabytes`` is resident memory beyond what the process had before the network was built or, on a
 GPU, the most that torch had allocated; ``parameters`` counts those that train.
 
@@ -40,16 +40,16 @@ IDENTITIES = 395
 
 
 def random_batch(recipe: Recipe, height: int, width: int) -> Batch:
-    """Random pictures, 8 bits, in the order and number that the recipe's sampler gives."""
+    """Random images, 8 bits, in the order and number that the recipe's sampler gives."""
     sampler = recipe.sampler
-    per_spectrum = sampler.batch_size or sampler.identities * sampler.instances
-    count = 2 * per_spectrum
+    per_modality = sampler.batch_size or sampler.identities * sampler.instances
+    count = 2 * per_modality
     generator = torch.Generator().manual_seed(0)
     return Batch(
         images=torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator),
-        pids=(torch.arange(per_spectrum) // sampler.instances).repeat(2),
+        pids=(torch.arange(per_modality) // sampler.instances).repeat(2),
         cams=torch.arange(count) % 6,
-        modalities=torch.arange(2).repeat_interleave(per_spectrum),
+        modalities=torch.arange(2).repeat_interleave(per_modality),
         indices=torch.arange(count),
         views=torch.zeros(count, dtype=torch.int64),
     )
@@ -101,8 +101,8 @@ def run(
     Args:
         variants: names of ``VARIANTS``.
         arch: backbone.
-        height: of the pictures; a multiple of 6 for MMGL.
-        width: of the pictures.
+        height: of the images; a multiple of 6 for MMGL.
+        width: of the images.
         steps: timed steps.
         device: cpu or cuda.
     """

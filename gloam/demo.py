@@ -1,4 +1,4 @@
-"""``gloam demo``: from nothing to a table and a picture on a laptop.
+"""``gloam demo``: from nothing to a table and an image on a laptop.
 
 Draws a SYSU-MM01-like set, trains a small AGW on it, and compares it with the untrained network and with grey
 histograms. The scores mean only that the software works.
@@ -46,7 +46,7 @@ def run_demo(output: Path, *, seed: int = 0) -> dict[str, Results]:
     if output.exists() and any(output.iterdir()):
         raise GloamError(f"{output} is not empty. Choose another folder with --output, or delete it.")
     console = Console()
-    console.print(f"[bold]1/4[/] drawing {IDS} people in both spectra")
+    console.print(f"[bold]1/4[/] drawing {IDS} people in both modalities")
     data = output / "data"
     draw_dataset("sysu_mm01", data, ids=IDS, height=HEIGHT, width=WIDTH, seed=seed)
     recipe = demo_recipe(data, seed)
@@ -64,13 +64,13 @@ def run_demo(output: Path, *, seed: int = 0) -> dict[str, Results]:
         raise RuntimeError("a finished run has results")
 
     console.print("[bold]4/4[/] drawing the rank list")
-    picture = draw_run_rank_list(run.path, output / "rank_list.png", queries=6, top=8)
+    image = draw_run_rank_list(run.path, output / "rank_list.png", queries=6, top=8)
     found = {"small AGW, trained": trained, "small AGW, untrained": untrained, "grey histogram": histograms}
     table = _table(found)
     console.print(table)
     write_text(output / "table.csv", _csv(found))
     write_text(output / "table.json", json.dumps({name: result.to_dict() for name, result in found.items()}, indent=2))
-    console.print(f"table:   {output / 'table.csv'}\npicture: {picture}\nrun:     {run.path}")
+    console.print(f"table:   {output / 'table.csv'}\npicture: {image}\nrun:     {run.path}")
     console.print("Scores on drawn people mean nothing beyond: the software works.")
     return found
 

@@ -1,4 +1,4 @@
-"""A SYSU-MM01-like folder of tiny patterned pictures, written in a second, for tests that train."""
+"""A SYSU-MM01-like folder of tiny patterned images, written in a second, for tests that train."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VISIBLE_CAMS, INFRARED_CAMS = (1, 2, 4, 5), (3, 6)
 
 
 def write_sysu(root: Path, *, train: int = 6, val: int = 2, test: int = 4, images: int = 3, seed: int = 0) -> Path:
-    """Every person has a stripe pattern that both spectra show; ids 1.. are train, then val, then test."""
+    """Every person has a stripe pattern that both modalities show; ids 1.. are train, then val, then test."""
     generator = np.random.default_rng(seed)
     total = train + val + test
     for pid in range(1, total + 1):
@@ -22,8 +22,8 @@ def write_sysu(root: Path, *, train: int = 6, val: int = 2, test: int = 4, image
             folder.mkdir(parents=True)
             for number in range(1, images + 1):
                 noise = generator.normal(0, 20, (12, 4, 1 if cam in INFRARED_CAMS else 3))
-                picture = pattern * (1 if cam in INFRARED_CAMS else tint) + noise
-                pixels = np.broadcast_to(picture, (12, 4, 3)).clip(0, 255).astype(np.uint8)
+                image = pattern * (1 if cam in INFRARED_CAMS else tint) + noise
+                pixels = np.broadcast_to(image, (12, 4, 3)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).resize((16, 48), Image.Resampling.NEAREST).save(folder / f"{number:04d}.jpg")
     folder = root / "exp"
     folder.mkdir()

@@ -8,7 +8,7 @@ from gloam.drawing.dataset import draw_dataset
 from gloam.recipes.recipe import load_recipe
 
 HEIGHT, WIDTH = 96, 48
-# Flags that make a method fit the tiny data; clusters of few pictures need small neighbourhoods.
+# Flags that make a method fit the tiny data; clusters of few images need small neighbourhoods.
 CLUSTERS = {"k1": 5, "k2": 2, "min_samples": 2, "eps": 0.7}
 SMALL = {
     "pf_mgcd": {"num_parts": 3, "warmup_epochs": 0},

@@ -48,8 +48,8 @@ def foreign_frames(clips: Tensor, modalities: Tensor, generator: torch.Generator
     """The first frame stays; every later one comes from a random clip of the same batch and light."""
     rows = torch.arange(len(clips))[:, None].repeat(1, clips.shape[1])
     lights = modalities.cpu()
-    for light in lights.unique():
-        same = torch.nonzero(lights == light).flatten()
+    for modality in lights.unique():
+        same = torch.nonzero(lights == modality).flatten()
         for position in range(1, clips.shape[1]):
             rows[same, position] = same[torch.randperm(len(same), generator=generator)]
     return clips[rows.to(clips.device), torch.arange(clips.shape[1], device=clips.device)]
@@ -153,7 +153,7 @@ def score_clip_controls(
         Scores. Memory: four features per query and gallery record.
 
     Raises:
-        GloamError: a method for single pictures, or what :func:`load_run` raises.
+        GloamError: a method for single images, or what :func:`load_run` raises.
     """
     method, recipe, splits, target = load_run(run, data_root=data_root, device=device)
     if not method.is_video or not recipe.data.frames:

@@ -1,4 +1,4 @@
-"""Looking into an MMGL run: permutation accuracy on people it never saw, and a picture of both its tasks."""
+"""Looking into an MMGL run: permutation accuracy on people it never saw, and an image of both its tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gloam.methods.mmgl import MMGL
 from gloam.pixels.store import PixelStore
 from gloam.recipes.recipe import Recipe
 from gloam.training.training_data import open_records
-from gloam.visualize.stripes import StripePictures, draw_stripes
+from gloam.visualize.stripes import StripeImages, draw_stripes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OrderScore:
-    """How well orders are recovered on the test pictures of one spectrum.
+    """How well orders are recovered on the test images of one modality.
 
     Attributes:
-        modality: the spectrum.
-        pictures: how many were scored, each with one random order.
+        modality: the modality.
+        images: how many were scored, each with one random order.
         accuracy: fraction of stripes put in their true place; chance 1 / P.
-        exact: fraction of pictures whose whole order is right; chance 1 / P!.
+        exact: fraction of images whose whole order is right; chance 1 / P!.
     """
 
     modality: Modality
@@ -48,9 +48,9 @@ class StripeReport:
     """What ``gloam stripes`` found.
 
     Attributes:
-        path: the picture.
+        path: the image.
         num_stripes: P.
-        scores: one per spectrum; empty for a run without permutation recovery.
+        scores: one per modality; empty for a run without permutation recovery.
     """
 
     path: Path
@@ -63,8 +63,8 @@ class StripeReport:
 
         from rich.table import Table
 
-        title = "permutation accuracy, test pictures (%)"
-        table = Table("spectrum", "pictures", "stripes in place", "whole order", title=title, title_justify="left")
+        title = "permutation accuracy, test images (%)"
+        table = Table("spectrum", "images", "stripes in place", "whole order", title=title, title_justify="left")
         for score in self.scores:
             values = (f"{100 * value:.1f}" for value in (score.accuracy, score.exact))
             table.add_row(score.modality.name.lower(), f"{score.pictures:,}", *values)
@@ -83,22 +83,22 @@ def report_run_stripes(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> StripeReport:
-    """Measure permutation accuracy on the query and gallery pictures of a run's dataset, and draw some of them.
+    """Measure permutation accuracy on the query and gallery images of a run's dataset, and draw some of them.
 
     Args:
         run: run folder or checkpoint file whose last stage is mmgl.
         output: PNG file.
         data_root: the dataset's folder, where it moved.
-        images: pictures of each spectrum to draw.
-        seed: of the drawn orders and of the choice of pictures.
-        batch_size: pictures per forward pass.
+        images: images of each modality to draw.
+        seed: of the drawn orders and of the choice of images.
+        batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Raises:
-        GloamError: what :func:`load_run` raises, another method's run, or test data of one spectrum only.
+        GloamError: what :func:`load_run` raises, another method's run, or test data of one modality only.
     """
     if images < 1:
-        raise GloamError("A picture of stripes needs at least one image of each spectrum: raise --images.")
+        raise GloamError("An image of stripes needs at least one image of each modality: raise --images.")
     method, recipe, splits, target = load_run(run, data_root=data_root, device=device)
     if not isinstance(method, MMGL):
         raise GloamError(
@@ -124,10 +124,10 @@ def score_orders(
     batch_size: int | None = None,
     progress: str | None = None,
 ) -> tuple[OrderScore, ...]:
-    """Permutation accuracy on records of both spectra, with orders from a private generator.
+    """Permutation accuracy on records of both modalities, with orders from a private generator.
 
     Returns:
-        One score per spectrum; none for a method without permutation recovery.
+        One score per modality; none for a method without permutation recovery.
     """
     if not method.options.permutation:
         return ()
@@ -161,11 +161,11 @@ def recover_some(
     images: int,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> StripePictures:
-    """Random pictures of each spectrum, an order of its own for each, and what the network makes of them.
+) -> StripeImages:
+    """Random images of each modality, an order of its own for each, and what the network makes of them.
 
     Raises:
-        GloamError: too few records of a spectrum.
+        GloamError: too few records of a modality.
     """
     random = np.random.default_rng(seed)
     chosen: list[int] = []
@@ -174,8 +174,8 @@ def recover_some(
         rows = np.flatnonzero(modalities == modality)
         if len(rows) < images:
             raise GloamError(
-                f"The test data have {len(rows)} {modality.name.lower()} pictures; {images} of each spectrum are to be "
-                "drawn. Lower --images, or give data with both spectra."
+                f"The test data have {len(rows)} {modality.name.lower()} images; {images} of each modality are to be "
+                "drawn. Lower --images, or give data with both modalities."
             )
         chosen += np.sort(random.permutation(rows)[:images]).tolist()
     pixels = torch.from_numpy(store.read(chosen))
@@ -184,7 +184,7 @@ def recover_some(
     lights = torch.from_numpy(modalities[chosen]).to(device)
     maps = method.backbone(inputs, lights)
     options = method.options
-    return StripePictures(
+    return StripeImages(
         images=pixels,
         orders=orders,
         matrices=method.permutation_matrices(maps).cpu() if options.permutation else None,

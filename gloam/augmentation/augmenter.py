@@ -39,7 +39,7 @@ def normalize(images: Tensor) -> Tensor:
         float32 of the same shape.
     """
     if images.dtype != torch.uint8:
-        raise TypeError(f"normalize expects uint8 pictures, not {images.dtype}: they are normalised already")
+        raise TypeError(f"normalize expects uint8 images, not {images.dtype}: they are normalised already")
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).mul(255).view(3, 1, 1)
     gain = torch.tensor(IMAGENET_STD, device=images.device).mul(255).reciprocal().view(3, 1, 1)
     # Three passes over fresh memory; a single mixed-dtype operation is many times slower on a CPU.
@@ -84,7 +84,7 @@ class Augmenter:
         """Carry out what ``draw`` decided, on the batch's device."""
         images = batch.images
         if images.dtype != torch.uint8:
-            raise TypeError(f"the augmenter expects uint8 pictures, not {images.dtype}")
+            raise TypeError(f"the augmenter expects uint8 images, not {images.dtype}")
         device = images.device
 
         def move(tensor: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Augmenter:
         elif draws.pad > 0:
             clips = F.pad(clips, (draws.pad,) * 4)
         rows, columns = clips.shape[-2:]
-        # Two steps, whole picture rows first: copying rows is a memcpy, and a gather inside rows stays in the cache.
+        # Two steps, whole image rows first: copying rows is a memcpy, and a gather inside rows stays in the cache.
         first = (draws.rows[:, None, None] * frames + torch.arange(frames)[:, None]) * 3 + plane[:, None, :]
         lines = move(first)[..., None] * rows + move(y)[:, None, None, :]
         taken = clips.reshape(-1, columns).index_select(0, lines.reshape(-1)).view(len(y), -1, columns)
@@ -167,7 +167,7 @@ def _pillow_luminance(pixels: Tensor) -> Tensor:
 def _erase(x: Tensor, box: Tensor, fill: Tensor) -> None:
     """Write ``fill (R, 3)`` into the rectangles ``box (R, 4)`` of ``x (R, T, 3, H, W)``, in place.
 
-    Touches only the picture rows that a rectangle crosses. Their list is made from the numbers on the CPU, so that the
+    Touches only the image rows that a rectangle crosses. Their list is made from the numbers on the CPU, so that the
     device is not waited for.
     """
     top, left, height, width = box.unbind(1)

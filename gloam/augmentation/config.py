@@ -18,7 +18,7 @@ Style = Literal["none", "one", "all"]
 
 
 class ViewConfig(BaseModel):
-    """How one view of a picture is made. Steps run in the order of the fields; a clip shares every draw.
+    """How one view of an image is made. Steps run in the order of the fields; a clip shares every draw.
 
     *Source*: agw-and-ddag.md 1.2 and 5, wsl-vireid.md 3, meta-prd.md 3, m3-reid.md 4. Steps that act on each pixel
     commute with crop and flip, so one order serves all of them.
@@ -27,9 +27,9 @@ class ViewConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weighted_grey: float = Field(
-        0.0, ge=0, le=1, description="probability of a grey picture with three random weights (M3-ReID)"
+        0.0, ge=0, le=1, description="probability of a grey image with three random weights (M3-ReID)"
     )
-    random_grey: float = Field(0.0, ge=0, le=1, description="probability of a luminance-grey picture")
+    random_grey: float = Field(0.0, ge=0, le=1, description="probability of a luminance-grey image")
     pad: int = Field(0, ge=0, description="pixels added on every side before the random crop")
     flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
     style_jitter: bool = Field(
@@ -37,18 +37,18 @@ class ViewConfig(BaseModel):
         description="before normalisation: scale each channel by style_range, permute channels, clamp (WSL-VIReID)",
     )
     erase: float = Field(0.0, ge=0, le=1, description="probability of random erasing, after normalisation")
-    erase_area: Pair = Field((0.02, 0.4), description="range of the erased fraction of the picture")
+    erase_area: Pair = Field((0.02, 0.4), description="range of the erased fraction of the image")
     erase_aspect: Pair = Field((0.3, 1 / 0.3), description="range of height / width of the erased rectangle")
     erase_aspect_draw: AspectDraw = Field(
         "uniform", description="how the aspect is drawn: uniform (CAJ, SpCL) or log_uniform (torchvision, M3-ReID)"
     )
     erase_tries: int = Field(100, ge=1, description="attempts to find a rectangle that fits")
-    erase_fill: Triple = Field(CIFAR_MEAN, description="value per channel, written into the normalised picture")
+    erase_fill: Triple = Field(CIFAR_MEAN, description="value per channel, written into the normalised image")
     channels: Channels = Field(
         "none",
         description="after erasing: exchange copies one of the channels into all three; exchange_or_grey has the "
         "luminance mix as fourth outcome; adaptive_grey takes that outcome with probability grey_probability and else "
-        "leaves the picture as it is (CAJ)",
+        "leaves the image as it is (CAJ)",
     )
     grey_probability: float = Field(0.5, ge=0, le=1, description="see adaptive_grey")
     style: Style = Field(
@@ -85,8 +85,8 @@ class ViewOverrides(BaseModel):
 class AugmentConfig(ViewConfig):
     """Augmentation of a training batch.
 
-    The fields of ``ViewConfig`` given at the top hold for all pictures; ``visible`` and ``infrared`` change them for
-    one light. With ``visible_views: 2`` every visible picture gives a second row, made independently and changed by
+    The fields of ``ViewConfig`` given at the top hold for all images; ``visible`` and ``infrared`` change them for
+    one modality. With ``visible_views: 2`` every visible image gives a second row, made independently and changed by
     ``second_visible``; the same for infrared. Normalisation always happens.
 
     Examples:
@@ -102,15 +102,15 @@ class AugmentConfig(ViewConfig):
     pad_mode: Literal["zeros", "replicate"] = Field(
         "zeros", description="what padding holds: black, or the border pixel"
     )
-    visible: ViewOverrides = Field(ViewOverrides(), description="changes for visible pictures")
-    infrared: ViewOverrides = Field(ViewOverrides(), description="changes for infrared pictures")
-    visible_views: Literal[1, 2] = Field(1, description="rows per visible picture")
-    infrared_views: Literal[1, 2] = Field(1, description="rows per infrared picture")
+    visible: ViewOverrides = Field(ViewOverrides(), description="changes for visible images")
+    infrared: ViewOverrides = Field(ViewOverrides(), description="changes for infrared images")
+    visible_views: Literal[1, 2] = Field(1, description="rows per visible image")
+    infrared_views: Literal[1, 2] = Field(1, description="rows per infrared image")
     second_visible: ViewOverrides = Field(
-        ViewOverrides(channels="exchange"), description="changes for the second row of visible pictures, over visible"
+        ViewOverrides(channels="exchange"), description="changes for the second row of visible images, over visible"
     )
     second_infrared: ViewOverrides = Field(
-        ViewOverrides(style_jitter=True), description="changes for the second row of infrared pictures, over infrared"
+        ViewOverrides(style_jitter=True), description="changes for the second row of infrared images, over infrared"
     )
 
     def view(self, modality: Literal["visible", "infrared"], second: bool = False) -> ViewConfig:

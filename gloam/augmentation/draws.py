@@ -1,7 +1,7 @@
 """All random numbers of one batch's augmentation, drawn at once as small CPU tensors.
 
 Drawing and pixel work are separate so that the numbers can be drawn while the batch is still on the CPU (no
-synchronisation with the device) and so that a slow per-picture implementation can be given the same numbers.
+synchronisation with the device) and so that a slow per-image implementation can be given the same numbers.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Draws:
         rows: ``(R,)`` int64 row of the loaded batch.
         views: ``(R,)`` int64, 0 or 1.
         pad: width of the border around the whole batch (rows that pad less never see its outer part).
-        top, left: ``(R,)`` int64 corner of the crop inside the padded picture.
+        top, left: ``(R,)`` int64 corner of the crop inside the padded image.
         flip: ``(R,)`` bool.
-        weighted_grey: ``(R, 3)`` float32 weights of R, G, B; all zero where the picture keeps its colour.
+        weighted_grey: ``(R, 3)`` float32 weights of R, G, B; all zero where the image keeps its colour.
         random_grey: ``(R,)`` bool.
         jitter_order: ``(R, 3)`` int64: channel that goes to each place before normalisation.
         jitter_gain: ``(R, 3)`` float32: factor of the *source* channels.
@@ -84,8 +84,8 @@ class Drawer:
 
         Args:
             modalities: ``(B,)`` int64 on the CPU.
-            height: rows of the pictures.
-            width: columns of the pictures.
+            height: rows of the images.
+            width: columns of the images.
             generator: CPU generator.
 
         Returns:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """B samples of any mixture of visible and infrared light.
+    """B samples of any mixture of visible and infrared images.
 
     Attributes:
-        images: ``(B, 3, H, W)`` pictures or ``(B, T, 3, H, W)`` clips. uint8 as loaded; float32, augmented and
+        images: ``(B, 3, H, W)`` images or ``(B, T, 3, H, W)`` clips. uint8 as loaded; float32, augmented and
             normalised once the trainer's augmenter has run on the device.
         pids: ``(B,)`` int64 training labels; pseudo-labels where a method sets them.
         cams: ``(B,)`` int64 camera numbers.

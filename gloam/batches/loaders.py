@@ -90,8 +90,8 @@ class RecordBatches(Dataset[Batch]):
     Args:
         records: samples; record i owns the store rows of its paths (``image_paths`` order).
         labels: ``(N,)`` what ``Batch.pids`` holds.
-        store: pictures.
-        frames: clip length T, or None for single pictures.
+        store: images.
+        frames: clip length T, or None for single images.
         frame_choice: which frames of a tracklet.
         seed: seed of random frame choices.
 
@@ -122,7 +122,7 @@ class RecordBatches(Dataset[Batch]):
         if len(self._pids) != len(records):
             raise ValueError(f"{len(self._pids)} labels for {len(records)} records")
         if (total := int(self._lengths.sum())) != len(store):
-            raise ValueError(f"the records name {total} pictures, the store holds {len(store)}")
+            raise ValueError(f"the records name {total} images, the store holds {len(store)}")
         if frames is None and len(records) and self._lengths.max() > 1:
             raise GloamError(
                 f"{(self._lengths > 1).sum()} of {len(records)} samples are tracklets of several frames, but no clip "

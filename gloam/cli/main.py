@@ -29,7 +29,7 @@ def demo(output: Path = Path("demo"), seed: int = 0) -> None:
         gloam demo --output demo
 
     Args:
-        output: folder for the drawn data, the run, the table and the rank-list picture.
+        output: folder for the drawn data, the run, the table and the rank-list figure.
         seed: seed of the drawing and of the training.
     """
     from gloam.demo import run_demo
@@ -79,7 +79,7 @@ def data_draw(
     seed: int = 0,
     workers: int = 1,
 ) -> None:
-    """Draw small synthetic people in both spectra and write them in a benchmark's layout.
+    """Draw small synthetic people in both modalities and write them in a benchmark's layout.
 
     Scores on drawn data mean nothing beyond "the software works".
 
@@ -90,10 +90,10 @@ def data_draw(
         layout: dataset name whose folder layout to write.
         out: folder to create; must not exist or be empty.
         ids: number of people, training and test together.
-        images: pictures (or tracklets) per person and camera; the layout's own default if not given.
+        images: images (or tracklets) per person and camera; the layout's own default if not given.
         frames: frames per tracklet in video layouts; the layout's own default if not given.
-        height: picture height in pixels.
-        width: picture width in pixels.
+        height: image height in pixels.
+        width: image width in pixels.
         seed: the same seed draws the same bytes.
         workers: drawing processes.
     """
@@ -156,9 +156,9 @@ def evaluate(
         data: the dataset's folder, where it is not the one of training.
         protocol: protocol names or wildcards; all of the dataset's if not given.
         feature: which of the method's features to use (AGW: fc, pool); the recipe's if not given.
-        mirror: average each picture with its mirror image; the recipe's choice if not given.
+        mirror: average each image with its mirror image; the recipe's choice if not given.
         rerank: k-reciprocal re-ranking (k1 20, k2 6, weight 0.3).
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
         output: folder for results.json and results.csv (default: the run folder of a single run).
     """
@@ -189,20 +189,20 @@ def extract(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Write one feature per picture or tracklet, with its metadata, to a file.
+    """Write one feature per image or tracklet, with its metadata, to a file.
 
     Example:
         gloam extract runs/sysu_mm01/agw/2026-01-31_12-00-00 photos/ features.parquet
 
     Args:
         run: run folder or checkpoint file.
-        source: a folder of pictures (video methods: of tracklet folders, or of videos); a video file; a table (CSV,
+        source: a folder of images (video methods: of tracklet folders, or of videos); a video file; a table (CSV,
             Parquet); or, with --split, the folder of the run's dataset.
         output: .parquet, .npz or .csv file to write.
         split: read source as the run's dataset and take this part of it.
-        modality: light of a plain folder's pictures or videos.
-        mirror: average each picture with its mirror image; the recipe's choice if not given.
-        batch_size: pictures per forward pass.
+        modality: modality of a plain folder's images or videos.
+        mirror: average each image with its mirror image; the recipe's choice if not given.
+        batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
     from gloam.inference.feature_files import extract_to_file
@@ -232,7 +232,7 @@ def rank_list(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Picture of queries with their nearest gallery entries, right and wrong marked by colour and sign.
+    """Figure of queries with their nearest gallery entries, right and wrong marked by colour and sign.
 
     Example:
         gloam rank-list runs/sysu_mm01/agw/2026-01-31_12-00-00 --output rank_list.png
@@ -274,7 +274,7 @@ def embedding(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Picture of test features in the plane: a colour per person, circles visible, triangles infrared.
+    """Figure of test features in the plane: a colour per person, circles visible, triangles infrared.
 
     Example:
         gloam embedding runs/sysu_mm01/agw/2026-01-31_12-00-00 --projection tsne
@@ -284,7 +284,7 @@ def embedding(
         output: PNG file to write.
         data: the dataset's folder, where it is not the one of training.
         projection: pca keeps the meaning of distances; tsne shows neighbourhoods only.
-        ids: at most so many people, those with the most pictures.
+        ids: at most so many people, those with the most images.
         seed: seed of tsne.
         device: auto, cpu, cuda, cuda:1 ...
     """
@@ -295,7 +295,7 @@ def embedding(
 
 
 def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
-    """Picture of a run's losses, rates and scores over its epochs.
+    """Figure of a run's losses, rates and scores over its epochs.
 
     Example:
         gloam curves runs/sysu_mm01/agw/2026-01-31_12-00-00
@@ -361,7 +361,7 @@ def stripes(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Permutation accuracy of an MMGL run on unseen people, and a picture of what its two tasks have learned.
+    """Permutation accuracy of an MMGL run on unseen people, and a figure of what its two tasks have learned.
 
     Example:
         gloam stripes runs/sysu_mm01/mmgl/2026-01-31_12-00-00 --output stripes.png
@@ -370,9 +370,9 @@ def stripes(
         run: run folder or checkpoint file of method mmgl.
         output: PNG file to write.
         data: the dataset's folder, where it is not the one of training.
-        images: pictures of each spectrum to draw.
-        seed: seed of the stripe orders and of the choice of pictures.
-        batch_size: pictures per forward pass.
+        images: images of each modality to draw.
+        seed: seed of the stripe orders and of the choice of images.
+        batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
     from gloam.analysis.stripes import report_run_stripes

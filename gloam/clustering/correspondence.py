@@ -1,6 +1,6 @@
-"""Which visible identity is which infrared identity, when labels exist only inside each spectrum.
+"""Which visible identity is which infrared identity, when labels exist only inside each modality.
 
-Everything here works on ids that are numbered independently per spectrum: 0..V-1 visible, 0..R-1 infrared. A map is an
+Everything here works on ids that are numbered independently per modality: 0..V-1 visible, 0..R-1 infrared. A map is an
 int64 vector with -1 for "no partner".
 
 *Source*: cross-modal relationship establishment of WSL-VIReID / HECCL (Zhang et al., ICCV 2025) and the mutual
@@ -21,7 +21,7 @@ RelationRule = Literal["paper", "released"]
 
 @dataclass(frozen=True)
 class Relations:
-    """Kinds of cross-spectrum relation, each a ``(V, R)`` bool matrix.
+    """Kinds of cross-modality relation, each a ``(V, R)`` bool matrix.
 
     Attributes:
         consistent: both directions agree; at most one entry per row and column.
@@ -35,13 +35,13 @@ class Relations:
 
 
 def count_priority_selection(probabilities: Tensor, labels: Tensor, num_labels: int) -> Tensor:
-    """Match the ids of one spectrum to classes of the other by counting confident predictions.
+    """Match the ids of one modality to classes of the other by counting confident predictions.
 
     The n largest of the n x M probabilities vote for (own id, predicted class); pairs are accepted by decreasing votes,
     ties by the earlier confident prediction, as long as neither side is taken.
 
     Args:
-        probabilities: ``(n, M)`` of n images over M classes of the other spectrum.
+        probabilities: ``(n, M)`` of n images over M classes of the other modality.
         labels: ``(n,)`` own ids.
         num_labels: number of own ids.
 

@@ -106,7 +106,7 @@ def check_clusters(labels: NDArray[np.int64], what: str) -> None:
     """
     if labels.max(initial=-1) < 0:
         raise GloamError(
-            f"Clustering found no cluster among {len(labels)} pictures ({what}), so there is nothing to train on. Use "
+            f"Clustering found no cluster among {len(labels)} images ({what}), so there is nothing to train on. Use "
             "a larger method.eps or smaller method.min_samples or method.k1, or start from pre-trained weights "
             "(weights: imagenet): features of a random network rarely group by person."
         )

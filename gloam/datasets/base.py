@@ -128,7 +128,7 @@ class Dataset(ABC):
         """Turn the files under ``root`` into records. ``load`` adds the checks that every dataset needs."""
 
     def load(self) -> DatasetSplits:
-        """Read the dataset's lists and folders (no picture is opened).
+        """Read the dataset's lists and folders (no image is opened).
 
         Raises:
             GloamError: the root does not look as it should (both trees are shown), or a list is missing or broken.
@@ -138,7 +138,7 @@ class Dataset(ABC):
         splits = self.read()
         for part in self.required_parts:
             if not getattr(splits, part):
-                raise self.wrong_root(f"No {part} picture was found")
+                raise self.wrong_root(f"No {part} image was found")
         if splits.notice:
             _log.warning("%s: %s", self.name, splits.notice)
         return splits

@@ -21,7 +21,7 @@ _LIGHTS = {"IR": Modality.INFRARED, "RGB": Modality.VISIBLE}
 
 @register("bupt_campus")
 class BUPTCampus(Dataset):
-    """BUPTCampus (Du et al., TIFS 2023). Both query and gallery mix the lights; protocols select by light."""
+    """BUPTCampus (Du et al., TIFS 2023). Both query and gallery mix the modalities; protocols select by light."""
 
     name = "bupt_campus"
     title = "BUPTCampus"
@@ -73,7 +73,9 @@ BUPTCampus/
         for key in ("ids", "records", "images"):
             counts[f"train_{key}"] += self.expected[f"auxiliary_{key}"]
         half = self.expected["auxiliary_records"] // 2
-        return counts | {f"train_{light}": counts[f"train_{light}"] + half for light in ("visible", "infrared")}
+        return counts | {
+            f"train_{modality}": counts[f"train_{modality}"] + half for modality in ("visible", "infrared")
+        }
 
     def read(self) -> DatasetSplits:
         """Tracklets in list order; a training line gives its infrared tracklet, then its visible one."""
@@ -114,10 +116,10 @@ BUPTCampus/
             fields = line.rstrip(",").split()
             if len(fields) != 4 or not fields[0].isdecimal():
                 raise GloamError(f"{path}: {line!r} is not 'pid modality camera tracklet', as in '1746 RGB/IR TSG2 1'.")
-            person, lights, camera, tracklet = fields
+            person, modalities, camera, tracklet = fields
             if camera not in CAMERAS:
                 raise GloamError(f"{path}: {line!r} names the camera {camera!r}. {did_you_mean(camera, CAMERAS)}")
-            words = ["IR", "RGB"] if lights in ("RGB/IR", "IR/RGB") else [lights]
+            words = ["IR", "RGB"] if modalities in ("RGB/IR", "IR/RGB") else [modalities]
             for word in words:
                 if word not in _LIGHTS:
                     raise GloamError(f"{path}: {line!r} names the modality {word!r}. Known: RGB, IR, RGB/IR.")

@@ -135,7 +135,7 @@ def check(
     progress: bool = True,
     **options: Any,
 ) -> CheckReport:
-    """Compare a folder with what a dataset should be, and decode every picture completely.
+    """Compare a folder with what a dataset should be, and decode every image completely.
 
     Args:
         name: dataset name.
@@ -173,7 +173,7 @@ def check(
 
 
 def decode_problem(path: Path) -> str | None:
-    """Why a picture cannot be decoded completely, or None if it can.
+    """Why an image cannot be decoded completely, or None if it can.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -231,7 +231,7 @@ def _count_rows(splits: DatasetSplits, expected_galleries: Any) -> tuple[CountRo
     rows = [
         CountRow(what, count, splits.expected_counts.get(what))
         for what, count in found.items()
-        # Empty parts and the frame counts of single pictures say nothing.
+        # Empty parts and the frame counts of single images say nothing.
         if what in splits.expected_counts or (count and (splits.is_video or not what.endswith("_images")))
     ]
     rows += [
@@ -270,7 +270,7 @@ def _examine(root: Path, paths: Sequence[str], workers: int, progress: bool) -> 
     bar = Progress(*columns, console=console, transient=True, disable=not (progress and console.is_terminal))
     with bar, ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        task = bar.add_task("decoding pictures", total=len(paths))
+        task = bar.add_task("decoding images", total=len(paths))
         chunks = list(_chunks(paths))
         for chunk, found in zip(chunks, pool.map(examine, chunks), strict=True):
             for path, reason in found:

@@ -1,4 +1,4 @@
-"""Reading what datasets put on disk, tolerant of how copies were packed: lists, id files, picture folders, trees.
+"""Reading what datasets put on disk, tolerant of how copies were packed: lists, id files, image folders, trees.
 
 Byte-order marks, CRLF, blank lines, blanks and trailing commas are accepted; orders never depend on the file system.
 """
@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"(\d+)")
 
 
 def is_image(name: str) -> bool:
-    """True for names that end in a picture's extension, in any case. Hidden files (``._0001.jpg``) are none."""
+    """True for names that end in an image's extension, in any case. Hidden files (``._0001.jpg``) are none."""
     return name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
 
 
@@ -74,15 +74,15 @@ def read_path_labels(path: Path) -> list[tuple[str, int]]:
     for line in read_lines(path):
         fields = line.rstrip(",").replace("\\", "/").split()
         if len(fields) < 2 or not fields[1].rstrip(",").isdecimal():
-            raise GloamError(f"{path}: cannot read the line {line!r}. Expected 'folder/picture.jpg LABEL'.")
+            raise GloamError(f"{path}: cannot read the line {line!r}. Expected 'folder/image.jpg LABEL'.")
         pairs.append((fields[0].rstrip(",").removeprefix("./"), int(fields[1].rstrip(","))))
     if not pairs:
-        raise GloamError(f"{path} is empty. Expected lines 'folder/picture.jpg LABEL'.")
+        raise GloamError(f"{path} is empty. Expected lines 'folder/image.jpg LABEL'.")
     return pairs
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of the pictures directly inside a folder, sorted as strings; an absent folder holds none."""
+    """Names of the images directly inside a folder, sorted as strings; an absent folder holds none."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if is_image(entry.name))
@@ -101,7 +101,7 @@ def numbered_folders(folder: Path) -> dict[int, str]:
 
 
 def walk_images(folder: Path) -> Iterator[str]:
-    """Every picture below a folder as a relative path with forward slashes, in natural order of folders and files."""
+    """Every image below a folder as a relative path with forward slashes, in natural order of folders and files."""
     for current, folders, names in os.walk(folder):
         folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
         prefix = Path(current).relative_to(folder).as_posix()

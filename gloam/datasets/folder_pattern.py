@@ -18,8 +18,8 @@ def compile_pattern(pattern: str) -> Callable[[str], dict[str, str] | None]:
 
     ``{pid}``, ``{cam}``, ``{modality}``, ``{tracklet}`` and ``{split}`` match a number or, failing that, the shortest
     text without a slash; the same field twice must match the same text. ``*`` matches any text without a slash, ``?``
-    one character, ``**/`` any folders. Upper and lower case are the same; a pattern that ends in a picture's extension
-    accepts every picture extension.
+    one character, ``**/`` any folders. Upper and lower case are the same; a pattern that ends in an image's extension
+    accepts every image extension.
 
     Returns:
         function: relative path with forward slashes -> the fields' texts, or None where the path does not match.

@@ -1,4 +1,4 @@
-"""Training lists of the form ``folder/picture.jpg LABEL`` whose labels two lights share (RegDB, LLCM)."""
+"""Training lists of the form ``folder/image.jpg LABEL`` whose labels two modalities share (RegDB, LLCM)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gloam.datasets.records import Modality, Record
 def labelled_records(
     lists: Mapping[Modality, Sequence[tuple[str, int]]], camera: Callable[[str, Modality], int]
 ) -> tuple[list[Record], dict[int, int], list[str]]:
-    """Records of both lights, in file order, the lights in the order of ``lists``.
+    """Records of both modalities, in file order, the modalities in the order of ``lists``.
 
     *Source*: datasets-and-protocols.md 2.2, 2.3: labels are contiguous and local to the list, and equal labels mean
-    equal people across lights. The original id is the picture's folder number where that agrees with the labels; a
+    equal people across modalities. The original id is the image's folder number where that agrees with the labels; a
     copy whose folders say something else keeps the label as its id.
 
     Args:
-        lists: per light, pairs (path, label).
+        lists: per modality, pairs (path, label).
         camera: (path, light) -> camera number.
 
     Returns:
@@ -39,8 +39,8 @@ def labelled_records(
         ranks = {label: label for label in label_map.values()}
     originals = {label: pid for pid, label in label_map.items()}
     records = [
-        Record((path,), ranks[label], camera(path, light), light, originals[label])
-        for light, rows in lists.items()
+        Record((path,), ranks[label], camera(path, modality), modality, originals[label])
+        for modality, rows in lists.items()
         for path, label in rows
     ]
     return records, {pid: ranks[label] for pid, label in sorted(label_map.items())}, remarks

@@ -71,7 +71,7 @@ LLCM/
             self.remarks.append("test_nir/cam3 is ignored, as in the released evaluation")
         absent = sorted(set(pids) - {record.pid for record in query + gallery})
         if absent:
-            self.remarks.append(f"{len(absent)} listed test ids have no picture: {some(map(str, absent))}")
+            self.remarks.append(f"{len(absent)} listed test ids have no image: {some(map(str, absent))}")
         return DatasetSplits(
             name=self.name,
             root=self.root,
@@ -89,11 +89,11 @@ LLCM/
             raise GloamError(f"{self.root}/idx: {path!r} names no camera. Expected names like 0001_c01_s1_f2_vis.jpg.")
         return int(found.group(1))
 
-    def _test(self, part: str, cams: tuple[int, ...], pids: tuple[int, ...], light: Modality) -> list[Record]:
+    def _test(self, part: str, cams: tuple[int, ...], pids: tuple[int, ...], modality: Modality) -> list[Record]:
         folder = self.folder(part)
         folders = {cam: numbered_folders(folder / f"cam{cam}") for cam in cams}
         return [
-            Record((f"{part}/cam{cam}/{folders[cam][pid]}/{name}",), pid, cam, light, pid)
+            Record((f"{part}/cam{cam}/{folders[cam][pid]}/{name}",), pid, cam, modality, pid)
             for pid in pids
             for cam in cams
             if pid in folders[cam]

@@ -1,4 +1,4 @@
-"""The layout of Market-1501 that many visible benchmarks copied: three folders of pictures named ``<pid>_c<cam>...``.
+"""The layout of Market-1501 that many visible benchmarks copied: three folders of images named ``<pid>_c<cam>...``.
 
 *Source*: datasets-and-protocols.md 2.6-2.10. Differences from the references: the pattern is applied to the file name,
 never to the path, and folders are read in sorted order.
@@ -23,9 +23,9 @@ _NAME = re.compile(r"(-?\d+)_c(\d+)")
 
 
 def single_query(dataset: str) -> dict[str, Protocol]:
-    """The one protocol of visible benchmarks: every query picture alone against the whole gallery."""
+    """The one protocol of visible benchmarks: every query image alone against the whole gallery."""
     name = f"{dataset}/single_query"
-    description = "each query picture alone; gallery pictures of the same id and camera do not count"
+    description = "each query image alone; gallery images of the same id and camera do not count"
     return {name: Protocol(name, description)}
 
 
@@ -80,7 +80,7 @@ class MarketStyle(Dataset):
         return written - 1
 
     def read_folder(self, folder: str, camera: Callable[[int], int] | None = None) -> list[Record]:
-        """Records of the pictures directly inside a folder, sorted by name; junk (id -1) is dropped.
+        """Records of the images directly inside a folder, sorted by name; junk (id -1) is dropped.
 
         Args:
             folder: relative to the root; must exist.
@@ -109,7 +109,7 @@ class MarketStyle(Dataset):
                 ) from error
             records.append(Record((f"{folder}/{name}",), pid, cam, Modality.VISIBLE, pid))
         if foreign:
-            self.remarks.append(f"{folder}: {len(foreign)} pictures with other names are ignored: {some(foreign, 3)}")
+            self.remarks.append(f"{folder}: {len(foreign)} images with other names are ignored: {some(foreign, 3)}")
         if junk:
             self.remarks.append(f"{folder}: {junk} junk detections (id -1) are ignored")
         return records

@@ -15,7 +15,7 @@ from gloam.datasets.market_style import MarketStyle
 from gloam.datasets.records import DatasetSplits, Modality, Record
 from gloam.errors import GloamError
 
-# Folder of the training pictures, folder of the test pictures.
+# Folder of the training images, folder of the test images.
 _RELEASES = (("train", "test"), ("mask_train_v2", "mask_test_v2"))
 _TRAIN_VAL = 32_621
 
@@ -71,7 +71,7 @@ or, re-packed:
         if self.repacked:
             if self.values["train"] == "train":
                 self.remarks.append(
-                    "the re-packed copy does not say which training pictures belong to list_val: all are used"
+                    "the re-packed copy does not say which training images belong to list_val: all are used"
                 )
             return super().read()
         for train, test in _RELEASES:

@@ -1,6 +1,6 @@
 """A query and a gallery for people that no benchmark divided: own data and held-out training identities.
 
-Across lights: infrared queries, visible gallery, no camera rule. Within one light: one query per (id, camera), the rest
+Across modalities: infrared queries, visible gallery, no camera rule. Within one: one query per (id, camera), the rest
 is the gallery, same-id-same-camera entries do not count - unless every person was seen by one camera only.
 """
 
@@ -39,7 +39,7 @@ def divide(records: Sequence[Record], dataset: str, headline: str = "default") -
         query = [record for record in records if record.modality is Modality.INFRARED]
     else:
         query = _one_per_camera(records)
-    # Records may be equal only if a picture was listed twice; identity keeps such twins apart.
+    # Records may be equal only if an image was listed twice; identity keeps such twins apart.
     chosen = {id(record) for record in query}
     gallery = tuple(record for record in records if id(record) not in chosen)
     protocols, notice = fitting_protocols(query, gallery, dataset, headline)
@@ -55,14 +55,14 @@ def fitting_protocols(
     """
     if not query or not gallery:
         return {}, None
-    lights = [frozenset(record.modality for record in part) for part in (query, gallery)]
-    crossing = not (lights[0] & lights[1])
+    modalities = [frozenset(record.modality for record in part) for part in (query, gallery)]
+    crossing = not (modalities[0] & modalities[1])
     notice = None
     rule: CameraRule = "none" if crossing else "same_id_same_cam"
     if not has_match(query, gallery, rule):
         notice = ONE_CAMERA if has_match(query, gallery, "none") else NO_MATCH
         rule = "none"
-    words = [" and ".join(sorted(light.name.lower() for light in side)) for side in lights]
+    words = [" and ".join(sorted(light.name.lower() for light in side)) for side in modalities]
     first = Protocol(
         f"{dataset}/{headline}", f"{words[0]} queries, {words[1]} gallery, camera rule {rule}", camera_rule=rule
     )
@@ -70,7 +70,7 @@ def fitting_protocols(
     if crossing:
         name = f"{dataset}/{words[1]}_to_{words[0]}"
         protocols.append(Protocol(name, f"{words[1]} queries, {words[0]} gallery", swapped=True, camera_rule="none"))
-    elif len(lights[0]) == len(lights[1]) == 2:
+    elif len(modalities[0]) == len(modalities[1]) == 2:
         for one, other in ((Modality.INFRARED, Modality.VISIBLE), (Modality.VISIBLE, Modality.INFRARED)):
             direction = f"{one.name.lower()}_to_{other.name.lower()}"
             protocols.append(

@@ -16,7 +16,7 @@ CmcKind = Literal["standard", "unique_id"]
 
 
 class Modality(enum.IntEnum):
-    """Light in which a picture was taken. Numbers of other code bases are converted where files are read only."""
+    """Light in which an image was taken. Numbers of other code bases are converted where files are read only."""
 
     VISIBLE = 0
     INFRARED = 1
@@ -48,8 +48,8 @@ class Protocol:
     Attributes:
         name: ``<dataset>/<protocol>``, for example ``sysu_mm01/all_single``.
         description: one sentence for tables and ``--help``.
-        query_modality: keep only query records of this light (None: all).
-        gallery_modality: keep only gallery records of this light (None: all).
+        query_modality: keep only query records of this modality (None: all).
+        gallery_modality: keep only gallery records of this modality (None: all).
         swapped: take queries from ``splits.gallery`` and the gallery from ``splits.query``.
         gallery_cams: keep only gallery records of these cameras, and visit them in this order when sampling (None:
             all).

@@ -15,7 +15,7 @@ from gloam.datasets.labelled_lists import labelled_records
 from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
 
 _CURE = (
-    "The ten divisions idx/*.txt are part of the published protocol and cannot be rebuilt from the pictures. They are "
+    "The ten divisions idx/*.txt are part of the published protocol and cannot be rebuilt from the images. They are "
     "distributed with the AGW release (Ye et al.); put its idx folder beside Visible and Thermal."
 )
 
@@ -50,7 +50,7 @@ RegDB/
     test_visible_{1..10}.txt   test_thermal_{1..10}.txt
 """
     obtain = (
-        "Pictures: copyright form of Dongguk University (Dongguk Body-based Person Recognition Database, "
+        "Images: copyright form of Dongguk University (Dongguk Body-based Person Recognition Database, "
         "DBPerson-Recog-DB1). The idx folder with the ten divisions: with the AGW release of Ye et al."
     )
     licence = "academic use under the copyright form"

@@ -94,7 +94,7 @@ SYSU-MM01/            (or its sub-folder ori_data/)
         gallery = self._records(folders, test_ids, VISIBLE_CAMS)
         self._remark_absent("train", {*train_ids, *validation_ids}, train)
         self._remark_absent("test", set(test_ids), query + gallery)
-        # As in the references, an id counts as a class only if it has a picture.
+        # As in the references, an id counts as a class only if it has an image.
         label_map = relabel(record.pid_raw for record in train)
         protocols = _protocols()
         if self.values["permutations"]:
@@ -121,17 +121,17 @@ SYSU-MM01/            (or its sub-folder ori_data/)
             for cam in cams:
                 if pid not in folders[cam]:
                     continue
-                light = Modality.INFRARED if cam in INFRARED_CAMS else Modality.VISIBLE
+                modality = Modality.INFRARED if cam in INFRARED_CAMS else Modality.VISIBLE
                 folder = f"cam{cam}/{folders[cam][pid]}"
                 records += [
-                    Record((f"{folder}/{name}",), pid, cam, light, pid) for name in list_images(self.root / folder)
+                    Record((f"{folder}/{name}",), pid, cam, modality, pid) for name in list_images(self.root / folder)
                 ]
         return records
 
     def _remark_absent(self, part: str, pids: set[int], records: Iterable[Record]) -> None:
         absent = sorted(pids - {record.pid_raw for record in records})
         if absent:
-            self.remarks.append(f"{len(absent)} listed {part} ids have no picture: {some(map(str, absent))}")
+            self.remarks.append(f"{len(absent)} listed {part} ids have no image: {some(map(str, absent))}")
 
 
 def _protocols() -> dict[str, Protocol]:
@@ -169,7 +169,7 @@ def _official(protocols: Mapping[str, Protocol], gallery: Iterable[Record], path
         if order is None or order.shape != (TRIALS, len(names)) or sorted(order[0]) != list(range(1, len(names) + 1)):
             shape = "none" if order is None else "x".join(map(str, order.shape))
             raise GloamError(
-                f"{path}: camera {cam}, id {pid} needs {TRIALS} permutations of {len(names)} pictures, found {shape}. "
+                f"{path}: camera {cam}, id {pid} needs {TRIALS} permutations of {len(names)} images, found {shape}. "
                 "The file belongs to the complete official data; use the seeded galleries (no permutations option)."
             )
         orders[cam, pid] = order

@@ -36,13 +36,13 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("auxiliary", "aux"), "auxiliary"),
 }
-# One picture: the columns' texts, "" where a column or cell is absent.
+# One image: the columns' texts, "" where a column or cell is absent.
 Row = dict[str, str]
 
 
 @register("table")
 class Table(Dataset):
-    """Your own pictures or tracklets. ``root`` is a .csv, .tsv or .parquet file, or a folder read with a pattern.
+    """Your own images or tracklets. ``root`` is a .csv, .tsv or .parquet file, or a folder read with a pattern.
 
     ``split`` words: train, val (training people set aside for validation), query, gallery, test (divided into query and
     gallery), auxiliary. Without the column, half of the people become test people.
@@ -63,7 +63,7 @@ or a folder, with the option pattern (default {pid}/*):
     options: ClassVar[Options] = {
         "pattern": Option(None, "how file names of a folder are read, e.g. {pid}/{cam}_{modality}_*.jpg"),
         "images": Option(None, "folder that the table's paths are relative to (default: the table's folder)"),
-        "modality": Option("visible", "light of pictures without a modality", choices=("visible", "infrared")),
+        "modality": Option("visible", "modality of images without a modality", choices=("visible", "infrared")),
         "test_fraction": Option(0.5, "share of people for testing where no split is given", least=0.0, most=1.0),
         "seed": Option(0, "of the draw of test people"),
         "write_split": Option(None, "CSV file to write the table with its default split to"),
@@ -84,7 +84,7 @@ or a folder, with the option pattern (default {pid}/*):
             images = self.values["images"]
             self.root = Path(images).expanduser() if images else source.parent
         if not rows:
-            raise GloamError(f"{source} holds no pictures: nothing to load.")
+            raise GloamError(f"{source} holds no images: nothing to load.")
         self._check_paths(source, rows)
         parts = self._parts(source, rows)
 
@@ -99,7 +99,7 @@ or a folder, with the option pattern (default {pid}/*):
         else:
             if bool(query) != bool(gallery):
                 absent = "gallery" if query else "query"
-                raise GloamError(f"{source}: no picture has the split {absent!r}. Add some, or use the split 'test'.")
+                raise GloamError(f"{source}: no image has the split {absent!r}. Add some, or use the split 'test'.")
             protocols, notice = fitting_protocols(query, gallery, self.name)
         label_map = relabel(record.pid_raw for record in train)
         splits = DatasetSplits(
@@ -129,13 +129,13 @@ or a folder, with the option pattern (default {pid}/*):
             else:
                 rows.append({"path": path, **fields})
         if not rows:
-            found = f"found {some(foreign, 3)}" if foreign else "it holds no pictures at all"
+            found = f"found {some(foreign, 3)}" if foreign else "it holds no images at all"
             raise GloamError(
-                f"No picture under {folder} matches the pattern {pattern!r}: {found}. "
+                f"No image under {folder} matches the pattern {pattern!r}: {found}. "
                 f"Give the option pattern, for example pattern='{{pid}}/{{cam}}_*.jpg'."
             )
         if foreign:
-            self.remarks.append(f"{len(foreign)} pictures do not match {pattern!r} and are ignored: {some(foreign, 3)}")
+            self.remarks.append(f"{len(foreign)} images do not match {pattern!r} and are ignored: {some(foreign, 3)}")
         return rows
 
     def _check_paths(self, source: Path, rows: Sequence[Row]) -> None:
@@ -170,7 +170,7 @@ or a folder, with the option pattern (default {pid}/*):
                 hint = did_you_mean(word, MODALITY_WORDS)
                 raise GloamError(f"{source}: row {number} has the modality {row['modality']!r}. {hint}")
             name = row.get("tracklet", "")
-            # Without a tracklet name every picture stands alone.
+            # Without a tracklet name every image stands alone.
             key = (split, pid, cam, MODALITY_WORDS[word], (name, None) if name else (None, number))
             tracklets.setdefault(key, []).append(row["path"])
         parts: dict[str, list[Record]] = {word: [] for word in SPLIT_WORDS.values()}

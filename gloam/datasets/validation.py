@@ -19,7 +19,7 @@ def hold_out(
     """Move some training identities into a validation query and gallery.
 
     *Source*: datasets-and-protocols.md 9 item 21. Across lights: infrared queries, visible gallery, no camera rule;
-    within one light: one query per (id, camera), same-id-same-camera entries do not count. Call it before labels are
+    within one modality: one query per (id, camera), same-id-same-camera entries do not count. Call it before labels are
     shuffled for weak supervision.
 
     Args:

@@ -1,4 +1,4 @@
-"""Weak supervision: identities are known inside each light, the correspondence between the lights is not.
+"""Weak supervision: identities are known inside each modality, the correspondence between the modalities is not.
 
 *Source*: wsl-vireid.md 2, pf-mgcd.md 1. Visible and infrared training labels are permuted independently; the truth
 stays in the returned object and serves diagnostics only.
@@ -37,7 +37,7 @@ class WeakLabels:
     infrared: tuple[int, ...]
 
     def truth(self, modality: Modality) -> NDArray[np.int64]:
-        """``(N_m,)``: shuffled label of one light -> true training label."""
+        """``(N_m,)``: shuffled label of one modality -> true training label."""
         return np.asarray(self.visible if modality is Modality.VISIBLE else self.infrared, dtype=np.int64)
 
     def true_labels(self, records: Iterable[Record]) -> NDArray[np.int64]:
@@ -123,14 +123,14 @@ def shuffle_labels_per_modality(splits: DatasetSplits, seed: int) -> tuple[Datas
         paths still name them), and the hidden truth.
 
     Raises:
-        GloamError: training records of one light only.
+        GloamError: training records of one modality only.
     """
     generator = random.Random(seed)
     tables = []
     for light in (Modality.VISIBLE, Modality.INFRARED):
         true = sorted({record.pid for record in splits.train if record.modality is light})
         if not true:
-            raise GloamError(f"{splits.name} has no {light.name.lower()} training pictures: nothing to make weak.")
+            raise GloamError(f"{splits.name} has no {light.name.lower()} training images: nothing to make weak.")
         generator.shuffle(true)
         tables.append(tuple(true))
     weak = WeakLabels(seed, tables[0], tables[1])

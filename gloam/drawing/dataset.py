@@ -1,4 +1,4 @@
-"""Drawn people: a benchmark's folder without anybody's pictures, for tests, documentation and the demo.
+"""Drawn people: a benchmark's folder without anybody's images, for tests, documentation and the demo.
 
 Scores on drawn data mean nothing beyond "the software works".
 """
@@ -42,27 +42,27 @@ def draw_dataset(
     """Draw synthetic people and write them in the layout of a benchmark, with all its annotation files.
 
     *Source*: datasets-and-protocols.md 2.1-2.10 (files); the drawing is gloam's own. A person has proportions, hair,
-    garments with patterns, carried things and a gait; a picture has view, pose, crop, occlusion, place, light and
-    noise. Infrared tones are drawn independently of visible colours. Every picture depends on (seed, person, camera,
-    picture number) only, so the same arguments write the same bytes, whatever ``workers`` is.
+    garments with patterns, carried things and a gait; an image has view, pose, crop, occlusion, place, light and
+    noise. Infrared tones are drawn independently of visible colours. Every image depends on (seed, person, camera,
+    image number) only, so the same arguments write the same bytes, whatever ``workers`` is.
 
     Args:
         layout: one of the ten benchmark names, e.g. ``"sysu_mm01"``.
         out: folder to create; may exist if it is empty. It appears only when everything is drawn.
         ids: number of people, training and test together (BUPTCampus: auxiliary people, DukeMTMC and Market:
             distractors come on top); at least 4.
-        images: pictures (video layouts: tracklets) per person, camera and light; default: the layout's own. Visible
-            benchmarks add one query picture per test person and camera.
-        frames: frames per tracklet, give or take an eighth; default: the layout's own. Layouts of single pictures
+        images: images (video layouts: tracklets) per person, camera and modality; default: the layout's own. Visible
+            benchmarks add one query image per test person and camera.
+        frames: frames per tracklet, give or take an eighth; default: the layout's own. Layouts of single images
             ignore it.
-        height: of the pictures, in pixels.
-        width: of the pictures, in pixels.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
         seed: of the world, 0 or larger.
         workers: drawing processes.
         progress: show a progress bar.
 
     Returns:
-        what was drawn, by noun: ``pictures``, ``people``, and what the layout adds (``tracklets``, ...).
+        what was drawn, by noun: ``images``, ``people``, and what the layout adds (``tracklets``, ...).
 
     Raises:
         GloamError: unknown layout, sizes that cannot be drawn, or ``out`` is not empty.
@@ -85,7 +85,7 @@ def draw_dataset(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8", newline="\n")
         _draw_all(temporary, plan.shots, seed, height, width, workers, progress)
-    return {"pictures": len(plan.shots), **plan.counts}
+    return {"images": len(plan.shots), **plan.counts}
 
 
 def _check(
@@ -112,7 +112,7 @@ def _check(
         raise GloamError(f"frames is {frames}; {layout} needs {chosen.least_frames} to 1,000{dropped}.")
     if not (MIN_HEIGHT <= height <= MAX_SIDE and MIN_WIDTH <= width <= MAX_SIDE):
         raise GloamError(
-            f"Pictures of {height} x {width} pixels cannot be drawn: the height must lie between {MIN_HEIGHT} and "
+            f"Images of {height} x {width} pixels cannot be drawn: the height must lie between {MIN_HEIGHT} and "
             f"{MAX_SIDE}, the width between {MIN_WIDTH} and {MAX_SIDE}."
         )
     if seed < 0:
@@ -172,15 +172,15 @@ def _draw_all(
 
 
 def _draw_chunk(root: Path, shots: Sequence[Shot], seed: int, height: int, width: int) -> int:
-    """Draw and write some pictures; returns their number."""
+    """Draw and write some images; returns their number."""
     from PIL import Image
 
-    from gloam.drawing.render import draw_picture
+    from gloam.drawing.render import draw_image
 
     for shot in shots:
-        picture = Image.fromarray(draw_picture(seed, shot, height, width))
+        image = Image.fromarray(draw_image(seed, shot, height, width))
         if shot.path.endswith(".bmp"):
-            picture.save(root / shot.path)
+            image.save(root / shot.path)
         else:
-            picture.save(root / shot.path, quality=JPEG_QUALITY)
+            image.save(root / shot.path, quality=JPEG_QUALITY)
     return len(shots)

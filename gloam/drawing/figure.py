@@ -20,7 +20,7 @@ UPPER_BIT, LOWER_BIT = 32, 64
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a person stands before the camera; lengths are shares of the picture's height."""
+    """How a person stands before the camera; lengths are shares of the image's height."""
 
     yaw: float
     phase: float

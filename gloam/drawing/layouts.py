@@ -1,4 +1,4 @@
-"""Which pictures and annotation files each of the ten layouts needs.
+"""Which images and annotation files each of the ten layouts needs.
 
 *Source*: datasets-and-protocols.md 2.1-2.10 for names and files. People, cameras and file numbers follow the published
 sets in kind: some people are missing in some cameras, tests always hold a match in another camera.
@@ -24,7 +24,7 @@ class Plan:
     """Everything that a drawn dataset will hold.
 
     Attributes:
-        shots: pictures in the order in which they are planned.
+        shots: images in the order in which they are planned.
         texts: annotation files by path relative to the root.
         folders: folders that must exist even without files.
         counts: what to tell the user.
@@ -42,7 +42,7 @@ class Sizes:
 
     Attributes:
         ids: people, training and test together.
-        images: pictures (video: tracklets) per person, camera and light.
+        images: images (video: tracklets) per person, camera and modality.
         frames: frames of a tracklet (video layouts).
         seed: of the world.
     """
@@ -59,8 +59,8 @@ class Layout:
 
     Attributes:
         plan: makes the plan.
-        images: default pictures (tracklets) per person, camera and light.
-        frames: default frames of a tracklet; 0: single pictures.
+        images: default images (tracklets) per person, camera and modality.
+        frames: default frames of a tracklet; 0: single images.
         least_frames: fewer frames are dropped by the loader.
     """
 
@@ -160,7 +160,7 @@ def _llcm(sizes: Sizes) -> Plan:
             cams = _seen_by(sizes, pid, (1, 2, 4, 5, 6, 7, 8, 9), 2, 4)
             rng = private("days", sizes.seed, pid)
             for light, infrared in (("vis", False), ("nir", True)):
-                # Camera 3 has no infrared pictures, as in the released lists.
+                # Camera 3 has no infrared images, as in the released lists.
                 extra = [3] if not infrared and rng.random() < 0.4 else []
                 for cam in sorted(cams + extra):
                     folder = f"{light}/{pid:04d}" if part == "train" else f"test_{light}/cam{cam}/{pid:04d}"
@@ -220,7 +220,7 @@ def _bupt_campus(sizes: Sizes) -> Plan:
         for rank, pid in enumerate(pids):
             seen = (1, 1) if part == "train_auxiliary" else (2, 4)
             cams = _seen_by(sizes, pid, range(6), *seen)
-            # One query a person, alternately of either light; it may be of any camera.
+            # One query a person, alternately of either modality; it may be of any camera.
             asked = (private("query", sizes.seed, pid).choice(cams), 1, ("IR", "RGB")[rank % 2])
             for cam in cams:
                 for track in range(1, sizes.images + 1):
@@ -258,7 +258,7 @@ def _length(sizes: Sizes, *key: int, least: int = 1) -> int:
 def _query_gallery(
     sizes: Sizes, cams: Sequence[int], seen: tuple[int, int], name: Callable[[int, int, int], str], first: int = 1
 ) -> Iterator[tuple[str, str, Shot]]:
-    """Pictures of a visible benchmark as (part, file name, shot); the shot's path is the file name.
+    """Images of a visible benchmark as (part, file name, shot); the shot's path is the file name.
 
     Args:
         sizes: wanted sizes.
@@ -271,7 +271,7 @@ def _query_gallery(
     for part, pids in (("train", train), ("test", test)):
         for pid in pids:
             for cam in _seen_by(sizes, pid, cams, *seen):
-                # A test person's first picture of each camera is a query and comes on top.
+                # A test person's first image of each camera is a query and comes on top.
                 for index in range(sizes.images + (part == "test")):
                     side = part if part == "train" else "gallery" if index else "query"
                     file = name(pid - 1 + first, cam, index)
@@ -353,7 +353,7 @@ def _msmt17(sizes: Sizes) -> Plan:
         pid = written[shot.number]
         path = f"{pid:04d}/{file}"
         plan.shots.append(_moved(shot, f"{'train' if part == 'train' else 'test'}/{path}"))
-        # About 7 % of the training pictures are the authors' validation list.
+        # About 7 % of the training images are the authors' validation list.
         rare = part == "train" and shot.index > 0 and private("val", sizes.seed, file).random() < 0.1
         lists["val" if rare else part].append(f"{path} {pid}")
     if not lists["val"]:

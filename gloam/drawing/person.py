@@ -23,7 +23,7 @@ PATTERNS: tuple[PatternKind, ...] = ("plain", "horizontal", "vertical", "checks"
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """How a thing looks in both lights.
+    """How a thing looks in both modalities.
 
     Attributes:
         visible: red, green, blue in 0..1.
@@ -40,7 +40,7 @@ class Garment:
 
     Attributes:
         base: main material.
-        second: material of stripes, squares, dots or the other block; contrasts with ``base`` in both lights.
+        second: material of stripes, squares, dots or the other block; contrasts with ``base`` in both modalities.
         pattern: kind of pattern.
         period: its repeat, as a share of body height.
         duty: share of the repeat that ``second`` covers; for blocks the height of the border.
@@ -168,7 +168,7 @@ def _luminance(colour: Colour) -> float:
 
 def _garment(rng: random.Random, weights: tuple[float, ...]) -> Garment:
     base, second = _material(rng), _material(rng)
-    # A pattern must survive in both lights: its contrast is drawn anew until it does, its sign stays free.
+    # A pattern must survive in both modalities: its contrast is drawn anew until it does, its sign stays free.
     while abs(_luminance(base.visible) - _luminance(second.visible)) < 0.28:
         second = Material(_colour(rng), second.infrared)
     while abs(base.infrared - second.infrared) < 0.28:

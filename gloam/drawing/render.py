@@ -1,7 +1,7 @@
-"""Painting one picture of a person: a figure of numbered materials gets its tones, a place, light and noise.
+"""Painting one image of a person: a figure of numbered materials gets its tones, a place, light and noise.
 
-The figure is drawn as material numbers on a larger canvas; a palette turns numbers into tones of either light, and
-box reduction smooths the edges. Pictures depend on (seed, person, camera, index) only.
+The figure is drawn as material numbers on a larger canvas; a palette turns numbers into tones of either modality, and
+box reduction smooths the edges. Images depend on (seed, person, camera, index) only.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture to draw.
+    """One image to draw.
 
     Attributes:
         path: where it goes, relative to the dataset root.
         number: person in the world of the seed (not the id on disk).
         camera: number of the camera.
-        infrared: light.
-        index: picture or tracklet of this (person, camera, light).
-        frame: frame of a tracklet, None for a single picture.
-        aligned: both lights show the same moment.
+        infrared: modality.
+        index: image or tracklet of this (person, camera, light).
+        frame: frame of a tracklet, None for a single image.
+        aligned: both modalities show the same moment.
         junk: a bad detection: far off the person.
         dim: low-light place.
     """
@@ -69,8 +69,8 @@ class Shot:
     dim: bool = False
 
 
-def draw_picture(seed: int, shot: Shot, height: int, width: int) -> Pixels:
-    """Draw one picture.
+def draw_image(seed: int, shot: Shot, height: int, width: int) -> Pixels:
+    """Draw one image.
 
     Args:
         seed: of the world.
@@ -79,13 +79,13 @@ def draw_picture(seed: int, shot: Shot, height: int, width: int) -> Pixels:
         width: in pixels.
 
     Returns:
-        (height, width, 3) uint8; the channels of an infrared picture are equal.
+        (height, width, 3) uint8; the channels of an infrared image are equal.
     """
     who = person(seed, shot.number)
     view = camera(seed, shot.camera, shot.infrared, height, width, shot.dim)
     pose = _pose(seed, shot, who)
     factor = max(2, min(6, round(256 / height)))
-    # A narrow picture still shows the whole person.
+    # A narrow image still shows the whole person.
     unit = min(height, 2.2 * width) / height
     figure, alpha = _figure(who, pose, view, height * factor, width * factor, unit)
     rng = private("noise", seed, shot.number, shot.camera, shot.infrared, shot.index, shot.frame, shot.path)
@@ -161,7 +161,7 @@ def _pattern(garment: Garment, down: npt.NDArray[Any], across: npt.NDArray[Any],
 
 @functools.lru_cache(maxsize=2048)
 def _palette(seed: int, number: int, infrared: bool, gamma: float) -> bytes:
-    """RGB bytes of the 128 canvas numbers of a person in one light, with a camera's response curve."""
+    """RGB bytes of the 128 canvas numbers of a person in one modality, with a camera's response curve."""
     who = person(seed, number)
 
     def tones(material: Material, shade: float = 1.0) -> list[int]:

@@ -1,6 +1,6 @@
 """Where drawn people walk: cameras with their background, colour cast, light and noise.
 
-Nothing here knows a person: a background is cropped at a place drawn per picture.
+Nothing here knows a person: a background is cropped at a place drawn per image.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera in one light, for pictures of one size.
+    """One camera in one modality, for images of one size.
 
     Attributes:
-        background: (rows, columns, channels) in 0..255, larger than a picture; 3 channels visible, 1 infrared.
+        background: (rows, columns, channels) in 0..255, larger than an image; 3 channels visible, 1 infrared.
         gamma: response curve, already applied to ``background``.
         gain: per channel, colour cast and exposure.
         slope: brightness change from the left to the right border, and from top to bottom.
@@ -42,15 +42,15 @@ class Camera:
 
 @functools.lru_cache(maxsize=64)
 def camera(seed: int, number: int, infrared: bool, height: int, width: int, dim: bool) -> Camera:
-    """Camera ``number`` of the world of ``seed``; both lights of one number show the same place.
+    """Camera ``number`` of the world of ``seed``; both modalities of one number show the same place.
 
     Args:
         seed: of the world.
         number: camera.
-        infrared: light.
-        height: picture height in pixels.
-        width: picture width in pixels.
-        dim: a low-light place: darker and noisier visible pictures.
+        infrared: modality.
+        height: image height in pixels.
+        width: image width in pixels.
+        dim: a low-light place: darker and noisier visible images.
     """
     place = private("place", seed, number)
     light = private("light", seed, number, infrared)
@@ -69,7 +69,7 @@ def camera(seed: int, number: int, infrared: bool, height: int, width: int, dim:
 
 
 def _background(seed: int, number: int, infrared: bool, height: int, width: int) -> Array:
-    """A street or a hall: wall, floor, things on them; geometry is shared by both lights, tones are not."""
+    """A street or a hall: wall, floor, things on them; geometry is shared by both modalities, tones are not."""
     shape = private("background", seed, number)
     tone = private("background tones", seed, number, infrared)
 
@@ -110,7 +110,7 @@ def _background(seed: int, number: int, infrared: bool, height: int, width: int)
 
 @functools.lru_cache(maxsize=8)
 def noise_bank(seed: int, infrared: bool, height: int, width: int) -> Array:
-    """Unit noise, twice as large as a picture on each side; pictures cut their own piece out.
+    """Unit noise, twice as large as an image on each side; images cut their own piece out.
 
     Infrared noise has one channel and a coarser grain.
     """
@@ -127,7 +127,7 @@ def noise_bank(seed: int, infrared: bool, height: int, width: int) -> Array:
 
 @functools.lru_cache(maxsize=4)
 def fold_bank(seed: int, height: int, width: int) -> Array:
-    """Soft light and shade of folds around 1, twice as large as a picture on each side, (rows, columns, 1)."""
+    """Soft light and shade of folds around 1, twice as large as an image on each side, (rows, columns, 1)."""
     generator = np.random.default_rng([abs(seed), 2, height, width])
     small = generator.normal(128, 45, (max(2, height // 4), max(2, width // 2))).clip(0, 255).astype(np.uint8)
     large = Image.fromarray(small).resize((2 * width, 2 * height), Image.Resampling.BICUBIC)

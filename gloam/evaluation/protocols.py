@@ -87,10 +87,10 @@ def trials(protocol: Protocol, selection: Selection) -> Iterator[tuple[NDArray[n
 
     *Source*: reference sampling of SYSU-MM01 and LLCM: ids ascending, cameras in the protocol's order, files by name,
     one private Mersenne generator per trial seeded with its number; ``choice`` for one shot, ``sample`` for several.
-    A person with fewer pictures than shots in a camera gives all of them.
+    A person with fewer images than shots in a camera gives all of them.
 
     Raises:
-        GloamError: an explicit gallery names a picture that does not exist.
+        GloamError: an explicit gallery names an image that does not exist.
     """
     every_query, every_gallery = np.arange(len(selection.query)), np.arange(len(selection.gallery))
     if protocol.galleries is not None:
@@ -99,7 +99,7 @@ def trials(protocol: Protocol, selection: Selection) -> Iterator[tuple[NDArray[n
             missing = [path for path in paths if path not in place]
             if missing:
                 raise GloamError(
-                    f"Trial {number} of {protocol.name} names {missing[0]} ({len(missing)} such pictures), which the "
+                    f"Trial {number} of {protocol.name} names {missing[0]} ({len(missing)} such images), which the "
                     "gallery lacks. Do the permutations belong to this copy of the dataset?"
                 )
             yield every_query, np.array([place[path] for path in paths], dtype=np.int64)

@@ -212,7 +212,7 @@ class RankingPlan:
         if threads == 1:
             bad = rank(rows)
         else:
-            # Several pieces a thread: queries of people with many pictures take longer.
+            # Several pieces a thread: queries of people with many images take longer.
             with ThreadPoolExecutor(threads) as pool:
                 bad = np.concatenate(list(pool.map(rank, np.array_split(rows, min(4 * threads, len(rows))))))
         return int(rows[np.argmax(bad)]) if bad.any() else None
@@ -256,7 +256,7 @@ class RankingPlan:
         cameras = np.unique(np.concatenate([self.query_cams, self.gallery_cams]))
         if len(cameras) == 1:
             return (
-                f"No query has a match: every picture is from camera {cameras[0]}, and the camera rule removes matches "
+                f"No query has a match: every image is from camera {cameras[0]}, and the camera rule removes matches "
                 "of the query's own camera. Use camera_rule 'none' for one-camera data."
             )
         return (

@@ -52,7 +52,7 @@ def extract_features(
         store: their pixels.
         function: ``(n, 3, H, W) or (n, T, 3, H, W), (n,) -> (n, ...)``; default ``method.extract``.
         batch_size: samples per forward pass.
-        mirror: mean of the picture's and its mirror image's output, scaled back to unit length.
+        mirror: mean of the image's and its mirror image's output, scaled back to unit length.
         frames: clip length for tracklets.
         frame_choice: which frames of a tracklet make a clip.
         workers: loader processes.

@@ -25,7 +25,7 @@ from gloam.recipes.recipe import Recipe
 from gloam.training.training_data import load_splits, open_records
 
 FORMATS = (".parquet", ".npz", ".csv")
-PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
 _log = logging.getLogger(__name__)
 
 
@@ -41,27 +41,27 @@ def extract_to_file(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> int:
-    """Write one feature per picture or tracklet, with ``path, pid, cam, modality``.
+    """Write one feature per image or tracklet, with ``path, pid, cam, modality``.
 
     Args:
         run: run folder or checkpoint file.
-        source: a folder of pictures, a table, or, with ``split``, the dataset's folder. Video methods read a folder of
-            tracklets (every sub-folder with pictures is one, its frames sorted by name, numbers by value), a video file
+        source: a folder of images, a table, or, with ``split``, the dataset's folder. Video methods read a folder of
+            tracklets (every sub-folder with images is one, its frames sorted by name, numbers by value), a video file
             or a folder of video files; frames are chosen as for the method's test clips.
         output: ``.parquet`` (column ``feature`` holds lists), ``.npz`` (array ``features``) or ``.csv`` (columns f0,
             f1, ...).
         split: which part of the dataset.
-        modality: light of a plain folder's pictures or videos.
+        modality: modality of a plain folder's images or videos.
         feature: one of the method's features.
         mirror: average with mirror images; the recipe's choice if not given.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Returns:
         Number of features written.
 
     Raises:
-        GloamError: an unknown output format, no run, nothing to read, or an unreadable picture or video. Nothing is
+        GloamError: an unknown output format, no run, nothing to read, or an unreadable image or video. Nothing is
             written then.
     """
     if output.suffix not in FORMATS:
@@ -111,11 +111,11 @@ def find_records(recipe: Recipe, source: Path, split: str | None, modality: Moda
         return [*splits.train, *splits.query, *splits.gallery], splits.root
     if not source.is_dir():
         raise GloamError(f"There is no folder, video or table {source}.")
-    pictures = sorted(_files(source, PICTURE_SUFFIXES), key=_natural)
-    if not pictures:
-        wanted = PICTURE_SUFFIXES if recipe.data.frames is None else (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+    images = sorted(_files(source, IMAGE_SUFFIXES), key=_natural)
+    if not images:
+        wanted = IMAGE_SUFFIXES if recipe.data.frames is None else (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
         raise GloamError(f"{source} holds none of the files that the run can read ({', '.join(wanted)}).")
-    names = [p.relative_to(source).as_posix() for p in pictures]
+    names = [p.relative_to(source).as_posix() for p in images]
     if recipe.data.frames is None:
         groups: list[tuple[str, ...]] = [(name,) for name in names]
     else:
@@ -131,14 +131,14 @@ def find_videos(source: Path) -> list[Path]:
     """The video files that ``source`` is or contains, in natural order.
 
     Raises:
-        GloamError: a folder with videos and pictures.
+        GloamError: a folder with videos and images.
     """
     if is_video(source):
         return [source]
     videos = sorted(_files(source, VIDEO_SUFFIXES), key=_natural) if source.is_dir() else []
-    if videos and (picture := next(iter(_files(source, PICTURE_SUFFIXES)), None)):
+    if videos and (image := next(iter(_files(source, IMAGE_SUFFIXES)), None)):
         raise GloamError(
-            f"{source} holds videos ({videos[0].name}, ...) and pictures ({picture.name}, ...). Give one kind at a "
+            f"{source} holds videos ({videos[0].name}, ...) and images ({image.name}, ...). Give one kind at a "
             "time, for example by moving the videos to a folder of their own."
         )
     return videos
@@ -147,15 +147,15 @@ def find_videos(source: Path) -> list[Path]:
 def open_videos(
     videos: Sequence[Path], source: Path, recipe: Recipe, modality: Modality
 ) -> tuple[list[Record], VideoStore]:
-    """One record per video (its path once per picture) and their pictures as a store.
+    """One record per video (its path once per image) and their images as a store.
 
     Raises:
-        GloamError: a method for single pictures, or a video that cannot be read.
+        GloamError: a method for single images, or a video that cannot be read.
     """
     if recipe.data.frames is None:
         raise GloamError(
-            f"{videos[0]} is a video, but the run's method {recipe.method_name!r} works on single pictures. Use a run "
-            "of a video method (m3reid), or write the pictures that you want to a folder first."
+            f"{videos[0]} is a video, but the run's method {recipe.method_name!r} works on single images. Use a run "
+            "of a video method (m3reid), or write the images that you want to a folder first."
         )
     folder = source if source.is_dir() else source.parent
     scanned = [scan_video(video) for video in track(videos, "looking at videos", total=len(videos))]
@@ -166,7 +166,7 @@ def open_videos(
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files below a folder by suffix; hidden ones (``._frame.jpg`` of some archives) are no pictures."""
+    """Files below a folder by suffix; hidden ones (``._frame.jpg`` of some archives) are no images."""
     return (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.name[0] != "." and p.is_file())
 
 
@@ -179,12 +179,12 @@ def _natural(path: Path) -> list[list[tuple[int, str]]]:
 
 
 def _warn_of_empty_folders(source: Path) -> None:
-    """Say which innermost folders hold no pictures: they give no feature."""
+    """Say which innermost folders hold no images: they give no feature."""
     folders = [p for p in sorted(source.rglob("*")) if p.is_dir() and not p.name.startswith(".")]
-    empty = [p for p in folders if next(_files(p, PICTURE_SUFFIXES), None) is None]
+    empty = [p for p in folders if next(_files(p, IMAGE_SUFFIXES), None) is None]
     if empty:
         names = ", ".join(str(p.relative_to(source)) for p in empty[:5])
-        _log.warning("%d folders of %s hold no pictures and are left out: %s", len(empty), source, names)
+        _log.warning("%d folders of %s hold no images and are left out: %s", len(empty), source, names)
 
 
 def write_features(features: Tensor, records: Sequence[Record], output: Path) -> None:

@@ -154,7 +154,7 @@ def evaluate_runs(
         feature: one of the method's features.
         mirror: average with mirror images; the recipe's choice if not given.
         rerank: k-reciprocal re-ranking.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ...
         output: folder for results.json and results.csv; the run folder of a single run if not given.
 
@@ -193,7 +193,7 @@ def draw_run_rank_list(
     seed: int = 0,
     device: str = "auto",
 ) -> Path:
-    """Picture of queries with their nearest gallery entries.
+    """Figure of queries with their nearest gallery entries.
 
     Raises:
         GloamError: what :func:`load_run` raises, or an unknown protocol.
@@ -226,7 +226,7 @@ def draw_run_embedding(
     seed: int = 0,
     device: str = "auto",
 ) -> Path:
-    """Picture of a run's query and gallery features in the plane.
+    """Figure of a run's query and gallery features in the plane.
 
     Raises:
         GloamError: what :func:`load_run` and :func:`gloam.visualize.embedding.draw_embedding` raise.
@@ -235,7 +235,7 @@ def draw_run_embedding(
 
     method, recipe, splits, target = load_run(run, data_root=data_root, device=device)
     features = torch.cat(query_and_gallery_features(method, recipe, splits, target))
-    # Protocols may share pictures between query and gallery: each is drawn once.
+    # Protocols may share images between query and gallery: each is drawn once.
     rows = {record: row for row, record in enumerate((*splits.query, *splits.gallery))}
     searched = {record.pid for record in splits.query}  # not distractors
     people = [(row, record) for record, row in rows.items() if record.pid in searched]

@@ -1,4 +1,4 @@
-"""Losses of the second phase of WSL-VIReID: asymmetric experts, strong and weak cross-spectrum identities.
+"""Losses of the second phase of WSL-VIReID: asymmetric experts, strong and weak cross-modality identities.
 
 *Source*: Zhang et al., "Weakly Supervised Visible-Infrared Person Re-Identification via Heterogeneous Expert
 Collaborative Consistency Learning", ICCV 2025, and its release, with 0 log 0 = 0 and tests for empty selections instead

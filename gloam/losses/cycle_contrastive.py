@@ -1,4 +1,4 @@
-"""Part-aware cycle-contrastive learning (PCC): agreement of stripes across unpaired spectra (MMGL's local task).
+"""Part-aware cycle-contrastive learning (PCC): agreement of stripes across unpaired modalities (MMGL's local task).
 
 *Source*: figure of the MMGL repository; scope and negatives are this project's reading (docs/methods/mmgl.md).
 """
@@ -50,28 +50,30 @@ def cycle_contrastive_loss(
 ) -> Tensor:
     """PCC loss, mean of both directions.
 
-    A query stripe retrieves its soft neighbour in the other spectrum and in its own; the two must recognise each other
+    A query stripe retrieves its soft neighbour in the other modality and in its own; the two must recognise each other
     among all stripes of the batch.
 
     Args:
-        visible: ``(B, P, D)`` stripe vectors of B visible pictures.
-        infrared: ``(B, P, D)`` stripe vectors of B infrared pictures; picture i forms a random couple with visible i.
+        visible: ``(B, P, D)`` stripe vectors of B visible images.
+        infrared: ``(B, P, D)`` stripe vectors of B infrared images; image i forms a random couple with visible i.
         temperature: of the retrieval and of the contrast.
         scope: ``pair`` retrieves inside couple i; ``batch`` anywhere.
-        target: ``soft``: the own-spectrum soft neighbour (query included); ``raw``: the query itself.
-        negatives: ``all`` other stripes; ``img``: of the same picture; ``part``: of a different original part.
+        target: ``soft``: the own-modality soft neighbour (query included); ``raw``: the query itself.
+        negatives: ``all`` other stripes; ``img``: of the same image; ``part``: of a different original part.
         center: subtract each position's batch mean before normalising.
         orders: ``(B, P)`` stripe orders, needed for ``negatives="part"``.
-        infrared_orders: those of the infrared pictures, where they differ from the visible ones.
+        infrared_orders: those of the infrared images, where they differ from the visible ones.
 
     Returns:
-        Scalar: log(B P) when all vectors are equal; log B when every picture carries the same P distinct vectors.
+        Scalar: log(B P) when all vectors are equal; log B when every image carries the same P distinct vectors.
 
     Raises:
         ValueError: shapes differ, or ``part`` without orders.
     """
     if visible.shape != infrared.shape:
-        raise ValueError(f"Both spectra need equally many stripes: {tuple(visible.shape)} and {tuple(infrared.shape)}.")
+        raise ValueError(
+            f"Both modalities need equally many stripes: {tuple(visible.shape)} and {tuple(infrared.shape)}."
+        )
     if negatives == "part" and orders is None:
         raise ValueError("negatives='part' needs the stripe orders.")
     batch, parts, _ = visible.shape
@@ -97,19 +99,19 @@ def neighbour_masses(
     *,
     temperature: float = 0.07,
 ) -> tuple[Tensor, Tensor]:
-    """What visible stripes look for in infrared: the same part of the body, or the same place in the picture.
+    """What visible stripes look for in infrared: the same part of the body, or the same place in the image.
 
     *Source*: diagnostics of mmgl.md 4.3. Neighbours come from the whole batch except the query's own couple.
 
     Args:
-        visible: ``(B, P, D)`` stripe vectors of B visible pictures, B > 1.
-        infrared: ``(B, P, D)`` stripe vectors of B infrared pictures.
+        visible: ``(B, P, D)`` stripe vectors of B visible images, B > 1.
+        infrared: ``(B, P, D)`` stripe vectors of B infrared images.
         orders: ``(B, P)`` stripe orders.
-        infrared_orders: those of the infrared pictures, where they differ from the visible ones.
+        infrared_orders: those of the infrared images, where they differ from the visible ones.
         temperature: of the retrieval.
 
     Returns:
-        Mean weight on stripes of the same original part, and on stripes at the same place of the shuffled picture; both
+        Mean weight on stripes of the same original part, and on stripes at the same place of the shuffled image; both
         in [0, 1], chance 1 / P.
     """
     batch, parts, _ = visible.shape
@@ -125,7 +127,7 @@ def neighbour_masses(
 
 
 def _unit_stripes(stripes: Tensor, center: bool = False) -> Tensor:
-    """``(B, P, D)`` to ``(B P, D)`` unit rows in float32 at least, picture by picture."""
+    """``(B, P, D)`` to ``(B P, D)`` unit rows in float32 at least, image by image."""
     stripes = at_least_float32(stripes)
     if center:
         stripes = stripes - stripes.mean(dim=0, keepdim=True)
@@ -133,7 +135,7 @@ def _unit_stripes(stripes: Tensor, center: bool = False) -> Tensor:
 
 
 def _same_image(batch: int, parts: int, device: torch.device) -> Tensor:
-    """``(B P, B P)`` bool: stripes of the same picture, or of the two pictures of a couple."""
+    """``(B P, B P)`` bool: stripes of the same image, or of the two images of a couple."""
     image = torch.arange(batch, device=device).repeat_interleave(parts)
     return image[:, None] == image
 

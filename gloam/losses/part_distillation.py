@@ -65,14 +65,14 @@ def known_pairs_triplet(
 ) -> Tensor:
     """Batch-hard triplet over the pairs whose relation is known.
 
-    *Source*: triplet of PF-MGCD's later versions (pf-mgcd.md 13). Inside a spectrum its own labels decide; a
+    *Source*: triplet of PF-MGCD's later versions (pf-mgcd.md 13). Inside a modality its own labels decide; a
     visible and an infrared image are compared only if both have a label in the shared space, because an unmatched
     infrared identity may be any of the visible ones. Anchors without a positive other than themselves, or without a
     negative, are left out.
 
     Args:
         features: ``(n, D)`` unit rows.
-        own: ``(n,)`` labels inside each spectrum.
+        own: ``(n,)`` labels inside each modality.
         shared: ``(n,)`` labels in the space that both share, -1 where unknown.
         visible: ``(n,)`` bool.
         margin: hinge offset.

@@ -1,7 +1,7 @@
 """Permutation recovery: shuffle horizontal stripes, predict the order, compare (MMGL's global task).
 
 *Source*: figure of the MMGL repository; the Sinkhorn operator is that of Mena et al., ICLR 2018. An order ``O`` puts
-original stripe ``O[r]`` at position ``r`` of the shuffled picture; its matrix has ``P[r, O[r]] = 1``.
+original stripe ``O[r]`` at position ``r`` of the shuffled image; its matrix has ``P[r, O[r]] = 1``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def draw_orders(count: int, num_stripes: int, generator: torch.Generator) -> Ten
 
 
 def shuffle_stripes(images: Tensor, orders: Tensor) -> Tensor:
-    """Re-order P horizontal stripes of every picture.
+    """Re-order P horizontal stripes of every image.
 
     Args:
         images: ``(B, C, H, W)``; H must be a multiple of P.
-        orders: ``(B, P)`` int64; stripe ``r`` of the result is stripe ``orders[:, r]`` of the picture.
+        orders: ``(B, P)`` int64; stripe ``r`` of the result is stripe ``orders[:, r]`` of the image.
 
     Returns:
         ``(B, C, H, W)``.
@@ -40,7 +40,7 @@ def shuffle_stripes(images: Tensor, orders: Tensor) -> Tensor:
     batch, channels, height, width = images.shape
     parts = orders.shape[1]
     if height % parts:
-        raise ValueError(f"Pictures of height {height} cannot be cut into {parts} equal stripes.")
+        raise ValueError(f"Images of height {height} cannot be cut into {parts} equal stripes.")
     stripes = images.reshape(batch, channels, parts, height // parts, width)
     rows = torch.arange(batch, device=images.device)[:, None]
     # Two index tensors around a slice put the indexed axes first: (B, P, C, h, W).

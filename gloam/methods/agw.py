@@ -31,7 +31,7 @@ class AGWOptions(MethodOptions):
     """Flags of AGW and CAJ; published names in brackets."""
 
     arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both spectra, 2: a stem each")
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
     last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
     pooling: Literal["gem", "gem_learnable", "avg", "max"] = Field("gem", description="pooling; released: gem, p = 3")
     nonlocal_blocks: tuple[int, int, int, int] = Field(
@@ -126,7 +126,7 @@ class AGW(Method[AGWOptions]):
         infrared = logits[(batch.modalities == Modality.INFRARED) & (batch.views == 0)]
         if not len(first) == len(second) == len(infrared):
             raise GloamError(
-                "The consistency loss needs two views of every visible picture and as many infrared ones. "
+                "The consistency loss needs two views of every visible image and as many infrared ones. "
                 "Set augment.visible_views to 2 and use a cross-modality sampler."
             )
         kind = self.options.consistency

@@ -26,7 +26,7 @@ class BaseOptions(MethodOptions):
     """Flags of Base; published names in brackets."""
 
     arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both spectra, 2: a stem each")
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
     last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
     pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
     margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")

@@ -1,4 +1,4 @@
-"""CGRNet: similarity of channels inside a spectrum and graph reasoning inside a picture, on a two-stream network.
+"""CGRNet: similarity of channels inside a modality and graph reasoning inside an image, on a two-stream network.
 
 *Source*: Feng et al., "Efficient Cross-modality Graph Reasoning for RGB-Infrared Person Re-identification", IEEE SPL
 2021, through its release; cgrnet.md 1-14. The released training never runs the similarity and graph modules: their
@@ -45,7 +45,7 @@ class CGRNetOptions(MethodOptions):
     pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
     similarity: bool = Field(True, description="channel similarity after the streams' own layers")
     similarity_loss_weight: float = Field(
-        10.0, ge=0, description="weight of the difference between the spectra's channel similarities"
+        10.0, ge=0, description="weight of the difference between the modalities' channel similarities"
     )
     similarity_energy_scale: Literal["none", "root", "mean"] = Field(
         "none", description="divides the energies by nothing (released), the root of the positions, their number"
@@ -60,7 +60,7 @@ class CGRNetOptions(MethodOptions):
 
 @register("cgrnet")
 class CGRNet(Method[CGRNetOptions]):
-    """Identity loss, doubled hard triplet, and the gap between the spectra's channel similarities.
+    """Identity loss, doubled hard triplet, and the gap between the modalities' channel similarities.
 
     Args:
         num_classes: C.
@@ -155,11 +155,11 @@ class CGRNet(Method[CGRNetOptions]):
 
 
 def _paired_rows(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Rows of the visible and of the infrared pictures; the i-th of both show one person."""
+    """Rows of the visible and of the infrared images; the i-th of both show one person."""
     visible, infrared = (torch.nonzero(batch.modalities == m).flatten() for m in (Modality.VISIBLE, Modality.INFRARED))
     if len(visible) != len(infrared) or bool((batch.pids[visible] != batch.pids[infrared]).any()):
         raise GloamError(
-            "CGRNet's similarity loss pairs the i-th visible with the i-th infrared picture of a batch, but they show "
+            "CGRNet's similarity loss pairs the i-th visible with the i-th infrared image of a batch, but they show "
             "different people. Use the sampler cross_modality_identity, or set method.similarity_loss_weight to 0."
         )
     return visible, infrared

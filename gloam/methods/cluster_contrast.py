@@ -1,7 +1,7 @@
 """Cluster Contrast: DBSCAN or InfoMap pseudo-labels and a memory of one prototype per cluster.
 
 *Source*: Dai et al., "Cluster Contrast for Unsupervised Person Re-Identification", ACCV 2022; meta-prd.md 5-7, 14.1.
-Identities of training pictures are never seen; camera numbers are, by the sampler ``camera_identity``
+Identities of training images are never seen; camera numbers are, by the sampler ``camera_identity``
 (``sampler.use_cameras: false`` leaves them out).
 """
 
@@ -74,7 +74,7 @@ class ClusterContrast(Method[ClusterContrastOptions]):
         return self.net.width
 
     def on_epoch_start(self, context: EpochContext) -> None:
-        """Features of all pictures, their clusters, and the memory of cluster means. Outliers are left out."""
+        """Features of all images, their clusters, and the memory of cluster means. Outliers are left out."""
         options = self.options
         features = context.extract().to(self.memory.rows.device)  # neighbours are found where training runs
         if options.clustering == "infomap":

@@ -19,7 +19,7 @@ class MethodOptions(BaseModel):
 
     @property
     def label_spaces(self) -> Literal["one", "two", "either"]:
-        """``one``: a label means the same person in both spectra; ``two``: each spectrum is numbered for itself."""
+        """``one``: a label means the same person in both modalities; ``two``: each modality is numbered for itself."""
         return "one"
 
 
@@ -111,7 +111,7 @@ class Method(nn.Module, Generic[OptionsT]):
     is_video: ClassVar[bool] = False
     # True for methods that train on labels they make themselves: identities never reach them.
     is_unsupervised: ClassVar[bool] = False
-    # True for methods whose batches must hold both spectra.
+    # True for methods whose batches must hold both modalities.
     is_cross_modal: ClassVar[bool] = True
 
     def __init__(self, num_classes: int, options: OptionsT) -> None:

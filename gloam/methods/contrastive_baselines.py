@@ -1,6 +1,6 @@
 """SimSiam and NT-Xent: two common self-supervised methods, to compare MMGL's pre-training with.
 
-Two augmented views of every picture shall agree; no label and no visible-infrared pairing is read. Network, sampler,
+Two augmented views of every image shall agree; no label and no visible-infrared pairing is read. Network, sampler,
 parameter groups and fine-tuning are MMGL's. The losses are those of the package ``lightly`` (extra: ssl).
 """
 
@@ -25,7 +25,7 @@ class TwoViewOptions(MethodOptions):
     """Flags that both methods share."""
 
     arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, tiny, timm:<name>")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both spectra, 2: a stem each")
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
     hidden_dim: int = Field(2048, ge=1, description="width inside the projection head")
 
 
@@ -33,9 +33,9 @@ OptionsT = TypeVar("OptionsT", bound=TwoViewOptions)
 
 
 class TwoViewMethod(Method[OptionsT], Generic[OptionsT]):
-    """A two-stream network whose pooled features see two views of every picture.
+    """A two-stream network whose pooled features see two views of every image.
 
-    Both views of both spectra pass the network together, so batch-norm sees all of them, as in MMGL.
+    Both views of both modalities pass the network together, so batch-norm sees all of them, as in MMGL.
 
     Args:
         num_classes: ignored; no identity is used.
@@ -57,17 +57,17 @@ class TwoViewMethod(Method[OptionsT], Generic[OptionsT]):
         return int(self.backbone.out_channels)
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss of B pictures with two views each, of any mixture of spectra.
+        """Loss of B images with two views each, of any mixture of modalities.
 
         Raises:
-            GloamError: the batch does not hold a second view of every picture.
+            GloamError: the batch does not hold a second view of every image.
         """
         first, second = batch.views == 0, batch.views == 1
         rows = torch.cat([first.nonzero(), second.nonzero()])[:, 0]
         indices = batch.indices[rows]
         if 2 * int(first.sum()) != len(batch) or not torch.equal(*indices.chunk(2)):
             raise GloamError(
-                f"{type(self).__name__} compares two views of every picture, but the batch holds {int(first.sum())} "
+                f"{type(self).__name__} compares two views of every image, but the batch holds {int(first.sum())} "
                 f"first and {int(second.sum())} second views. Set augment.visible_views and infrared_views to 2."
             )
         pooled = self._pool(batch.images[rows], batch.modalities[rows])
@@ -145,7 +145,7 @@ class NTXentOptions(TwoViewOptions):
 
 @register("ntxent")
 class NTXent(TwoViewMethod[NTXentOptions]):
-    """Each view recognises the picture's other view among all views of the batch (SimCLR).
+    """Each view recognises the image's other view among all views of the batch (SimCLR).
 
     *Source*: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020: two-layer
     projection of 128, normalised temperature-scaled cross-entropy. Negatives are those of the own process.

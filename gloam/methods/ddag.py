@@ -1,4 +1,4 @@
-"""DDAG: dynamic dual-attentive aggregation of parts inside a picture and of pictures inside a batch.
+"""DDAG: dynamic dual-attentive aggregation of parts inside an image and of images inside a batch.
 
 *Source*: Ye et al., "Dynamic Dual-Attentive Aggregation Learning for Visible-Infrared Person Re-Identification", ECCV
 2020, and its release.
@@ -31,7 +31,7 @@ class DDAGOptions(MethodOptions):
     """Flags of DDAG; published names in brackets."""
 
     arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both spectra, 2: a stem each")
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
     last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
     wpa: bool = Field(True, description="part attention; off: only the main feature [--wpa]")
     graph: bool = Field(True, description="graph attention over the batch while training [--graph]")

@@ -48,7 +48,7 @@ class M3ReIDOptions(MethodOptions):
 
 @register("m3reid")
 class M3ReID(Method[M3ReIDOptions]):
-    """One network for both spectra: space-time non-local blocks, multi-view attention, frame and clip heads.
+    """One network for both modalities: space-time non-local blocks, multi-view attention, frame and clip heads.
 
     Args:
         num_classes: training identities K.

@@ -1,7 +1,7 @@
 """MetaPRD: Cluster Contrast with hard sample deduction, positive pair alignment and an optional graph network.
 
 *Source*: Ji et al., "Meta Pairwise Relationship Distillation for Unsupervised Person Re-identification", ICCV 2021 and
-its TNNLS 2024 version, of which the released code is the source here; meta-prd.md 1-10. Identities of training pictures
+its TNNLS 2024 version, of which the released code is the source here; meta-prd.md 1-10. Identities of training images
 are never seen; camera numbers are, by the sampler ``camera_identity``.
 
 A recipe needs ``sampler.partners: true`` (the second image of a positive pair). The graph network is pre-trained in
@@ -82,7 +82,7 @@ class MetaPRDOptions(MethodOptions):
     gcn_meta_eps: float = Field(0.02, gt=0, description="outer step of stage gcn_meta; 1 makes the meta images count")
     gcn_labelled: str = Field(
         "",
-        description="stage gcn_meta with labelled people instead of augmented images: positions of their pictures in "
+        description="stage gcn_meta with labelled people instead of augmented images: positions of their images in "
         "the training list, '12,15,19;40,44'",
     )
     gcn_batch: int = Field(128, ge=2, description="pairs per batch at the end of an epoch")

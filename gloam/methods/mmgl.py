@@ -34,31 +34,31 @@ from gloam.models.backbone import create_backbone
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.models.weights import to_reference_names
 
-_SCORED = 2000  # training pictures of each spectrum whose orders are scored (mmgl.md 2.9)
+_SCORED = 2000  # training images of each modality whose orders are scored (mmgl.md 2.9)
 
 
 class MMGLOptions(MethodOptions):
     """Flags of MMGL; published names in brackets."""
 
     arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, tiny, timm:<name>")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both spectra, 2: a stem each [--stream]")
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each [--stream]")
     num_stripes: int = Field(
         6, ge=2, description="horizontal stripes; the image height must be a multiple [--num_stripe]"
     )
     permutation: bool = Field(True, description="permutation recovery on")
     pcc: bool = Field(True, description="part-aware cycle-contrastive learning on [--pcc]")
-    part: bool = Field(True, description="contrast stripes; off: whole pictures [--part]")
+    part: bool = Field(True, description="contrast stripes; off: whole images [--part]")
     cl_weight: float = Field(0.5, ge=0, description="weight of the cycle-contrastive loss [--cl_weight]")
     cl_temp: float = Field(0.07, gt=0, description="temperature of retrieval and contrast [--cl_temp]")
     cl_dim: int = Field(256, ge=1, description="width of the stripe vectors")
-    share_order: bool = Field(True, description="one order for the i-th visible and the i-th infrared picture")
+    share_order: bool = Field(True, description="one order for the i-th visible and the i-th infrared image")
     sinkhorn_iterations: int = Field(20, ge=1, description="Sinkhorn rounds")
     sinkhorn_temperature: float = Field(1.0, gt=0, description="temperature of the Sinkhorn operator")
     gumbel_noise: float = Field(0.0, ge=0, description="factor of the Gumbel noise added to the scores")
     gumbel_samples: int = Field(1, ge=1, description="noisy samples whose losses are averaged")
     permutation_loss: PermutationLoss = Field("mse_sum", description="mse_sum, mse_mean (does not train) or ce")
     pcc_scope: Scope = Field("pair", description="retrieve inside the couple, or in the whole batch")
-    pcc_target: Target = Field("soft", description="own-spectrum soft neighbour, or the query itself")
+    pcc_target: Target = Field("soft", description="own-modality soft neighbour, or the query itself")
     pcc_negatives: Negatives = Field("all", description="which stripes the positive competes with")
     pcc_center: bool = Field(False, description="subtract the batch mean of each position")
     shared_projection: bool = Field(True, description="one projection for all stripe positions")
@@ -70,7 +70,7 @@ class MMGLOptions(MethodOptions):
             raise GloamError("MMGL has nothing to learn without its two tasks. Turn on permutation or pcc.")
         if self.pcc and not self.part and self.pcc_negatives != "all":
             raise GloamError(
-                f"pcc_negatives {self.pcc_negatives!r} chooses among stripes, but without part each picture is one "
+                f"pcc_negatives {self.pcc_negatives!r} chooses among stripes, but without part each image is one "
                 "vector. Use pcc_negatives all, or turn part on."
             )
         return self
@@ -123,20 +123,20 @@ class MMGL(Method[MMGLOptions]):
                     context.log(f"permutation_exact_{modality.name.lower()}", own[:, 1].mean().item())
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of B visible and B infrared pictures; picture i of each forms a random couple.
+        """Losses of B visible and B infrared images; image i of each forms a random couple.
 
         ``part_mass`` and ``place_mass`` are logged only: see :func:`neighbour_masses`.
 
         Raises:
-            GloamError: the batch does not hold equally many pictures of both spectra, or the height does not fit.
+            GloamError: the batch does not hold equally many images of both modalities, or the height does not fit.
         """
         options = self.options
         visible = batch.images[batch.modalities == Modality.VISIBLE]
         infrared = batch.images[batch.modalities == Modality.INFRARED]
         if len(visible) != len(infrared) or len(visible) == 0:
             raise GloamError(
-                f"MMGL needs as many visible as infrared pictures in a batch, got {len(visible)} and {len(infrared)}. "
-                "Use the sampler 'modality_shuffle' (or another balanced one) on data with both spectra."
+                f"MMGL needs as many visible as infrared images in a batch, got {len(visible)} and {len(infrared)}. "
+                "Use the sampler 'modality_shuffle' (or another balanced one) on data with both modalities."
             )
         self._check_height(visible)
         orders = draw_orders(len(visible), options.num_stripes, self._generator)
@@ -179,18 +179,18 @@ class MMGL(Method[MMGLOptions]):
             return {}
         value = uniform_permutation_loss(self.options.num_stripes, self.options.permutation_loss)
         cure = (
-            "The pictures' orders are not recovered yet. Use method.permutation_loss mse_sum or ce (mse_mean does not "
-            "train), a network whose receptive field covers the picture's height, less method.gumbel_noise, or more "
+            "The images' orders are not recovered yet. Use method.permutation_loss mse_sum or ce (mse_mean does not "
+            "train), a network whose receptive field covers the image's height, less method.gumbel_noise, or more "
             "epochs."
         )
         return {"permutation": Plateau(value, cure)}
 
     def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
-        """Unit average-pooled features ``(N, D)`` of unshuffled pictures."""
+        """Unit average-pooled features ``(N, D)`` of unshuffled images."""
         return normalize(self.backbone(images, modalities).float().mean(dim=(2, 3)), dim=1, eps=1e-12)
 
     def predict_orders(self, images: Tensor, modalities: Tensor) -> Tensor:
-        """Soft permutation matrices ``(N, P, P)`` of already shuffled pictures, without noise."""
+        """Soft permutation matrices ``(N, P, P)`` of already shuffled images, without noise."""
         return self.permutation_matrices(self.backbone(images, modalities))
 
     def score_orders(self, images: Tensor, modalities: Tensor, generator: torch.Generator) -> Tensor:
@@ -236,7 +236,7 @@ class MMGL(Method[MMGLOptions]):
     def _check_height(self, images: Tensor) -> None:
         if images.shape[-2] % self.options.num_stripes:
             raise GloamError(
-                f"Pictures {images.shape[-2]} pixels high cannot be cut into {self.options.num_stripes} equal stripes. "
+                f"Images {images.shape[-2]} pixels high cannot be cut into {self.options.num_stripes} equal stripes. "
                 "Choose data.height as a multiple of method.num_stripes."
             )
 

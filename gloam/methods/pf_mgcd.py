@@ -39,7 +39,7 @@ class PFMGCDOptions(MethodOptions):
     """Flags of PF-MGCD; published names in brackets."""
 
     arch: str = Field("resnet50", description="backbone [--backbone]")
-    relabel: bool = Field(True, description="weak: ids are numbered per spectrum; off: one label space [--relabel]")
+    relabel: bool = Field(True, description="weak: ids are numbered per modality; off: one label space [--relabel]")
     num_parts: int = Field(6, ge=1, description="horizontal stripes [--num-parts]")
     feature_dim: int = Field(256, ge=1, description="width of identity and modality features [--feature-dim]")
     isg: IsgVariant = Field("restitution", description="disentanglement: repaired default or a released form")
@@ -73,7 +73,7 @@ class PFMGCD(Method[PFMGCDOptions]):
     """PCB stripes, disentangled features, a modality-agnostic part memory and soft labels that propagate from it.
 
     Args:
-        num_classes: identities per spectrum (weak) or in all (paired).
+        num_classes: identities per modality (weak) or in all (paired).
         options: flags.
     """
 
@@ -108,7 +108,7 @@ class PFMGCD(Method[PFMGCDOptions]):
         if self.teacher is not None and context.epoch == 0:
             # A weight file need not hold the averaged network; it starts as the student.
             self.teacher.load_state_dict(self.student.state_dict())
-        # Without matching and distillation nothing would read the memory: each spectrum then learns alone.
+        # Without matching and distillation nothing would read the memory: each modality then learns alone.
         used = bool(self.options.lambda_graph) or (self.options.relabel and self.options.match)
         self.warm.fill_(used and context.epoch >= self.options.warmup_epochs)
         if not self.warm:
@@ -172,7 +172,7 @@ class PFMGCD(Method[PFMGCDOptions]):
             self._pending = self._images = None
 
     def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
-        """Unit part features side by side ``(N, K D)``, or their normalised mean ``(N, D)``, in either light."""
+        """Unit part features side by side ``(N, K D)``, or their normalised mean ``(N, D)``, in either modality."""
         parts = self.part_features(images, modalities)
         joined = parts.flatten(1) if self.options.pool_parts else parts.mean(dim=1)
         return normalize(joined, dim=1, eps=1e-12)
@@ -216,7 +216,7 @@ class PFMGCD(Method[PFMGCDOptions]):
         context.report_correspondence(matches[found], found)
 
     def _triplet(self, identity: Tensor, pids: Tensor, shared: Tensor, visible: Tensor) -> Tensor:
-        """Hard triplet on the joined parts, between the spectra only where both identities are known."""
+        """Hard triplet on the joined parts, between the modalities only where both identities are known."""
         return known_pairs_triplet(unit(identity.flatten(1)), pids, shared, visible)
 
     @torch.no_grad()

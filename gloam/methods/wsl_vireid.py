@@ -1,4 +1,4 @@
-"""WSL-VIReID (HECCL): two experts learn inside their spectrum, then agree on who is who across spectra.
+"""WSL-VIReID (HECCL): two experts learn inside their modality, then agree on who is who across modalities.
 
 *Source*: Zhang et al., "Weakly Supervised Visible-Infrared Person Re-Identification via Heterogeneous Expert
 Collaborative Consistency Learning", ICCV 2025. The released training loop is followed except where it is plainly broken
@@ -62,7 +62,7 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
     """A visible and an infrared expert, a shared classifier, and relations that are rebuilt at every epoch.
 
     Args:
-        num_classes: identities N per spectrum; the two numberings are unrelated.
+        num_classes: identities N per modality; the two numberings are unrelated.
         options: flags.
     """
 
@@ -128,7 +128,7 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
             forward, backward = (
                 count_priority_selection(
                     self._smoothed(guesses[rows], features[rows], share).masked_fill(
-                        # A number that the other spectrum does not use is nobody's partner.
+                        # A number that the other modality does not use is nobody's partner.
                         torch.bincount(context.labels[~rows], minlength=self.num_classes) == 0,
                         -torch.inf,
                     ),
@@ -158,14 +158,14 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         return self._collaboration_phase(pooled, bn, batch)
 
     def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
-        """Unit batch-normalised features ``(N, D)`` through each picture's own stem."""
+        """Unit batch-normalised features ``(N, D)`` through each image's own stem."""
         return normalize(self._bn_features(images, modalities), dim=1, eps=1e-12)
 
     def _bn_features(self, images: Tensor, modalities: Tensor) -> Tensor:
         return at_least_float32(self.bottleneck(self.pool(self.backbone(images, modalities))))
 
     def _features_and_guesses(self, images: Tensor, modalities: Tensor) -> Tensor:
-        """``(n, D + N)``: features, and sharpened probabilities over the identities of the other spectrum."""
+        """``(n, D + N)``: features, and sharpened probabilities over the identities of the other modality."""
         released = self.options.extract_stem == "released"
         features = self._bn_features(images, torch.zeros_like(modalities) if released else modalities)
         visible = (modalities == Modality.VISIBLE)[:, None]
@@ -173,7 +173,7 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         return torch.cat([features, (self.options.temperature * logits).softmax(dim=1)], dim=1)
 
     def _smoothed(self, guesses: Tensor, features: Tensor, share: float) -> Tensor:
-        """Guesses of one spectrum mixed with those of look-alikes, which are searched for on the training device."""
+        """Guesses of one modality mixed with those of look-alikes, which are searched for on the training device."""
         features = features.to(self.prototypes.device) if share else features
         return propagate_consensus(guesses, features, share, self.options.smoothing_neighbours)
 
@@ -194,7 +194,7 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         return {"loss": identity + self.options.tri_weight * triplet, "experts": identity, "triplet": triplet}
 
     def _supervised(self, pooled: Tensor, bn: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Upper bound: one label space for both spectra."""
+        """Upper bound: one label space for both modalities."""
         identity = cross_entropy(self.visible_expert(bn).float(), batch.pids)
         triplet = self._triplet(pooled, batch.pids)
         return {"loss": identity + self.options.tri_weight * triplet, "identity": identity, "triplet": triplet}
@@ -246,7 +246,7 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
             )
 
     def _agreement(self, features: Tensor, translated: Tensor, visible: Tensor) -> Tensor:
-        """Each expert judges the other spectrum's samples as it judges their partners' prototypes; doubt is weight."""
+        """Each expert judges the other modality's samples as it judges their partners' prototypes; doubt is weight."""
         doubt_visible = prediction_entropy(self.infrared_expert(features[visible]))
         doubt_infrared = prediction_entropy(self.visible_expert(features[~visible]))
         total = (doubt_visible + doubt_infrared).clamp_min(1e-12)

@@ -31,7 +31,7 @@ def create_backbone(
         arch: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``resnet152``, ``small``, ``tiny``, any of them
             with the suffix ``_ibn_a``, or ``timm:<name>`` for a network of the timm library
             (``timm:vit_small_patch16_224``).
-        streams: 2: a stem per spectrum; 1: one stem.
+        streams: 2: a stem per modality; 1: one stem.
         last_stride: stride of the last residual stage.
         stem_relu: False drops the ReLU of the stem.
         insert: builds a block for a number of channels, placed after the last residual blocks of a stage.

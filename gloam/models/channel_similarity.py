@@ -1,4 +1,4 @@
-"""Channel-to-channel similarity of one picture's map (modality-similarity module of CGRNet)."""
+"""Channel-to-channel similarity of one image's map (modality-similarity module of CGRNet)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ChannelSimilarity(nn.Module):
 
         Args:
             maps: ``(B, C, h, w)``.
-            keys: maps of the same shape to compare with, of the other spectrum for example; ``maps`` if not given.
+            keys: maps of the same shape to compare with, of the other modality for example; ``maps`` if not given.
         """
         # Sums over thousands of positions overflow float16.
         with torch.autocast(device_type=maps.device.type, enabled=False):
@@ -65,14 +65,14 @@ class ChannelSimilarity(nn.Module):
 
 
 def similarity_gap(attention: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
-    """Mean absolute difference of two spectra's channel similarities, paired in order.
+    """Mean absolute difference of two modalities' channel similarities, paired in order.
 
     *Source*: the auxiliary loss that the CGRNet release has commented out; cgrnet.md 3.2. At most 2 / C, close to it
     while rows are one-hot, so without an ``energy_scale`` it hardly moves.
 
     Args:
         attention: ``(B, C, C)``.
-        visible: ``(n,)`` rows of visible pictures.
-        infrared: ``(n,)`` rows of infrared pictures; the i-th shows the person of the i-th visible one.
+        visible: ``(n,)`` rows of visible images.
+        infrared: ``(n,)`` rows of infrared images; the i-th shows the person of the i-th visible one.
     """
     return (attention[visible] - attention[infrared]).abs().mean()

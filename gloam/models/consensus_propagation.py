@@ -56,7 +56,7 @@ def propagate_consensus(scores: Tensor, features: Tensor, share: float, neighbou
     """``(1 - share) p + share A p`` with the affinity graph A of the features.
 
     Args:
-        scores: ``(n, M)`` probabilities p of n images of one spectrum.
+        scores: ``(n, M)`` probabilities p of n images of one modality.
         features: ``(n, D)`` of the same images.
         share: weight of the neighbours' scores, 0..1; 0 returns ``scores``.
         neighbours: see :func:`affinity_graph`.

@@ -44,7 +44,7 @@ class EmbeddingNet(nn.Module):
         self.classifier = Classifier(self.width, num_classes)
 
     def forward(self, images: Tensor, modalities: Tensor) -> Embedded:
-        """``(B, 3, H, W)`` normalised pictures of any mixture of spectra."""
+        """``(B, 3, H, W)`` normalised images of any mixture of modalities."""
         return self.head(self.backbone(images, modalities))
 
     def head(self, maps: Tensor) -> Embedded:

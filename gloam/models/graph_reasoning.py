@@ -1,4 +1,4 @@
-"""Graph reasoning between the positions of one picture's map and their mean (CGRNet)."""
+"""Graph reasoning between the positions of one image's map and their mean (CGRNet)."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class Relation(nn.Module):
 
 
 class GraphReasoning(nn.Module):
-    """One step of message passing between all positions of a picture and their mean.
+    """One step of message passing between all positions of an image and their mean.
 
     *Source*: the commented-out lines of the CGRNet release; cgrnet.md 3.3. Three directed relations with weights of
     their own. Two of the release's position-by-position products are degenerate and have closed forms here, equal to
     rounding: with one source (the mean) every position receives the same value, whatever queries and keys are (they
     are not built: they could never learn); with one receiver the result is an attention pooling. Only positions to
-    positions are quadratic: (h w)^2 numbers per picture, 648^2 at 288 x 144.
+    positions are quadratic: (h w)^2 numbers per image, 648^2 at 288 x 144.
 
     Args:
         channels: C.
@@ -83,7 +83,7 @@ class GraphReasoning(nn.Module):
         positions = maps.flatten(2).unsqueeze(3)
         mean = positions.mean(dim=2, keepdim=True)
         base = 3 * positions + mean if self.fusion == "sum" else positions
-        # What the mean sends and receives is the same for all positions: it is added as one vector per picture.
+        # What the mean sends and receives is the same for all positions: it is added as one vector per image.
         common = self.global2local.gamma * self.global2local.gather(mean, mean)
         common = common + self.local2global.gamma * self.local2global.gather(mean, positions)
         mixed = gated_residual(self.local2local.gamma, self.local2local.gather(positions, positions), base)

@@ -60,7 +60,7 @@ class ISGDM(nn.Module):
         """Disentangle.
 
         Args:
-            maps: ``(B, C, h, w)`` one stripe of every picture.
+            maps: ``(B, C, h, w)`` one stripe of every image.
 
         Returns:
             identity feature ``(B, D)`` and modality feature ``(B, D)``.

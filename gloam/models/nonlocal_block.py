@@ -1,4 +1,4 @@
-"""Non-local block over the positions of one picture, dot-product form (AGW)."""
+"""Non-local block over the positions of one image, dot-product form (AGW)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NonLocalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` to the same shape.
 
-        (theta phi) g is computed as theta (phi g): m x m numbers per picture instead of n x n.
+        (theta phi) g is computed as theta (phi g): m x m numbers per image instead of n x n.
         """
         theta, phi, g = (layer(x).flatten(2) for layer in (self.theta, self.phi, self.g))
         mixed = (g @ phi.transpose(1, 2) / theta.shape[2]) @ theta

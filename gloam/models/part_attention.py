@@ -12,7 +12,7 @@ from gloam.precision import at_least_float32
 
 
 class WeightedPartAttention(nn.Module):
-    """Parts of one picture attend to each other; their gated sum refines the picture's feature.
+    """Parts of one image attend to each other; their gated sum refines the image's feature.
 
     *Source*: DDAG (Ye et al., ECCV 2020) and its release. The release's second batch norm is kept; its dead convolution
     ``W`` and unused global pooling are not built.

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 
 class PartMemory(nn.Module):
-    """K x N x D unit prototypes with momentum updates, shared by both spectra.
+    """K x N x D unit prototypes with momentum updates, shared by both modalities.
 
     Slots start as random unit vectors that are never used: ``initialised`` marks the ones that hold a prototype.
     Memory: 4 K N D bytes (SYSU-MM01 with 6 parts and 256 numbers: 2.4 MB).

@@ -1,4 +1,4 @@
-"""From a feature map to one vector per picture."""
+"""From a feature map to one vector per image."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the graphs of several methods share: normalised rows of scores, and a residual behind a learned gate.
 
-Nodes (parts, positions, channels, pictures of a batch) and scores are each method's own.
+Nodes (parts, positions, channels, images of a batch) and scores are each method's own.
 """
 
 from __future__ import annotations

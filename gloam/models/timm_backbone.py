@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gloam.errors import GloamError
 from gloam.models.two_stream import route_rows
 
-# Attribute that holds the first layer in timm's families; it is copied for the second spectrum.
+# Attribute that holds the first layer in timm's families; it is copied for the second modality.
 _STEM_ATTRIBUTES = ("patch_embed", "stem", "conv_stem", "conv1")
 # Names that a CLIP image tower has when it was saved without the model around it.
 _CLIP_TOWER = ("class_embedding", "attnpool.positional_embedding")
@@ -26,8 +26,7 @@ class TimmBackbone(nn.Module):
     """Any timm network with ``forward_features``, returning ``(N, C, h, w)`` maps.
 
     Token outputs lose their class and register tokens and are folded back into a map. With two streams the first layer
-    is copied per spectrum; where timm's network has no separable first layer, both spectra share it and a warning says
-    so.
+    is copied per modality; where timm's network has no separable first layer, both share it and a warning says so.
 
     Args:
         name: timm model name.
@@ -47,7 +46,7 @@ class TimmBackbone(nn.Module):
         self.out_channels = cast(int, self.network.num_features)
         attribute = next((a for a in _STEM_ATTRIBUTES if isinstance(getattr(self.network, a, None), nn.Module)), None)
         if streams == 2 and attribute is None:
-            _log.warning("%s has no separable first layer: both spectra share it.", name)
+            _log.warning("%s has no separable first layer: both modalities share it.", name)
         # The name, not the module: a second reference would list its parameters twice in every checkpoint.
         self._stem = attribute
         if streams == 2 and attribute is not None:
@@ -68,7 +67,7 @@ class TimmBackbone(nn.Module):
         return features
 
     def rename_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Names of timm's plain network to names of this module, the first layer copied to both spectra."""
+        """Names of timm's plain network to names of this module, the first layer copied to both modalities."""
         renamed: dict[str, Tensor] = {}
         stem = f"{self._stem}."
         for name, value in state.items():
@@ -137,7 +136,7 @@ class TimmBackbone(nn.Module):
 
 
 class _RoutedStem(nn.Module):
-    """First layer per spectrum; the modality vector is set just before each forward."""
+    """First layer per modality; the modality vector is set just before each forward."""
 
     modalities: Tensor | None = None
 

@@ -1,4 +1,4 @@
-"""Backbones for two spectra: a stem each (and early stages, if asked), one shared trunk, any mixture of rows."""
+"""Backbones for two modalities: a stem each (and early stages, if asked), one shared trunk, any mixture of rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gloam.models.resnet import ResNet
 
 
 class Stem(nn.Module):
-    """What a spectrum has for itself: conv1, bn1, (ReLU), max-pool, and the first stages if they are not shared.
+    """What a modality has for itself: conv1, bn1, (ReLU), max-pool, and the first stages if they are not shared.
 
     Args:
         network: its layers are copied.
@@ -83,7 +83,7 @@ class TwoStreamBackbone(nn.Module):
     """Separate stems and a shared trunk.
 
     Stem statistics are per modality, trunk statistics over the mixed batch, as in the reference. With one stream both
-    spectra share a stem. Rows keep their order; a batch of one modality never touches the other stem.
+    modalities share a stem. Rows keep their order; a batch of one modality never touches the other stem.
 
     Args:
         network: a fresh network whose parts are used.
@@ -113,7 +113,7 @@ class TwoStreamBackbone(nn.Module):
         self.trunk = Trunk(network, inserts, first=independent_stages + 1)
 
     def early(self, images: Tensor, modalities: Tensor) -> Tensor:
-        """Every row through its spectrum's own layers: the input of the shared trunk, ``(B, c, h, w)``."""
+        """Every row through its modality's own layers: the input of the shared trunk, ``(B, c, h, w)``."""
         return route_rows(images, modalities, self.stem_visible, self.stem_infrared)
 
     def forward(

@@ -36,7 +36,7 @@ class UnitEmbedding(nn.Module):
         self._drop = drop
 
     def forward(self, images: Tensor, modalities: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` normalised pictures to ``(B, D)`` unit vectors."""
+        """``(B, 3, H, W)`` normalised images to ``(B, D)`` unit vectors."""
         pooled = self.pooling(self.backbone(images, modalities))
         if self.linear is not None:
             pooled = self.linear(pooled)

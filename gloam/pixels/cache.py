@@ -1,4 +1,4 @@
-"""The pixel cache on disk: decoded uint8 pictures in one memory-mappable file per (file list, size, filter).
+"""The pixel cache on disk: decoded uint8 images in one memory-mappable file per (file list, size, filter).
 
 A cache is a folder ``<digest>/`` with ``pixels.npy`` ``(N, 3, H, W)`` and ``info.json``. It is built as
 ``<digest>.partial/`` under a file lock and renamed when complete. ``done.jsonl`` in the partial folder lists the
@@ -33,7 +33,7 @@ from gloam.errors import GloamError
 from gloam.pixels.cache_worker import fill_rows
 from gloam.pixels.decode import Interpolation
 
-CHUNK = 256  # pictures between two "safely on disk" marks; 32 MB at 288 x 144
+CHUNK = 256  # images between two "safely on disk" marks; 32 MB at 288 x 144
 _FORMAT = 1
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -47,10 +47,10 @@ class CacheKey:
     """Everything that decides the content of a cache.
 
     Attributes:
-        root: folder of the pictures.
-        paths: pictures relative to it, in row order.
-        height: rows of a picture.
-        width: columns of a picture.
+        root: folder of the images.
+        paths: images relative to it, in row order.
+        height: rows of an image.
+        width: columns of an image.
         interpolation: resize filter.
     """
 
@@ -84,7 +84,7 @@ class CacheKey:
             hasher.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         if missing:
             raise GloamError(
-                f"{len(missing)} of {len(self.paths)} pictures are missing under {self.root}, "
+                f"{len(missing)} of {len(self.paths)} images are missing under {self.root}, "
                 f"the first: {', '.join(missing[:5])}. Is the dataset unpacked completely?"
             )
         return hasher.hexdigest()[:20]
@@ -114,11 +114,11 @@ def ensure_cache(key: CacheKey, folder: Path, *, workers: int, progress: bool = 
         progress: show the size before, and a progress bar while, building.
 
     Returns:
-        Path of ``pixels.npy``, and the reason by row of every unreadable picture (their rows are zeros).
+        Path of ``pixels.npy``, and the reason by row of every unreadable image (their rows are zeros).
 
     Raises:
         CacheError: a folder that cannot be written, or not enough space before or while building (nothing is left).
-        GloamError: missing pictures.
+        GloamError: missing images.
     """
     digest = key.digest()
     final = folder / digest
@@ -342,7 +342,7 @@ def _report(key: CacheKey, folder: Path, chunks: int, progress: bool) -> Iterato
         yield lambda count: None
         return
     console = Console(stderr=True)
-    console.print(f"Pixel cache: {len(key.paths):,} pictures, {_size(key.num_bytes)} in {folder}")
+    console.print(f"Pixel cache: {len(key.paths):,} images, {_size(key.num_bytes)} in {folder}")
     todo = min(chunks * CHUNK, len(key.paths))
     columns = (
         TextColumn("decoding"),
@@ -357,7 +357,7 @@ def _report(key: CacheKey, folder: Path, chunks: int, progress: bool) -> Iterato
         def advance(count: int) -> None:
             bar.advance(task, count)
             speed = bar.tasks[0].speed
-            bar.update(task, speed=f"{speed:.0f} pictures/s" if speed else "")
+            bar.update(task, speed=f"{speed:.0f} images/s" if speed else "")
 
         yield advance
 
@@ -368,7 +368,7 @@ def _size(num_bytes: int) -> str:
 
 def _disk_full(key: CacheKey, folder: Path, reason: str) -> CacheError:
     return CacheError(
-        f"The pixel cache of {len(key.paths):,} pictures ({_size(key.num_bytes)}) does not fit into {folder}: "
+        f"The pixel cache of {len(key.paths):,} images ({_size(key.num_bytes)}) does not fit into {folder}: "
         f"{reason}. Free some space, name another folder (--data.cache DIR or GLOAM_CACHE), "
         "or decode on the fly (--data.cache off)."
     )

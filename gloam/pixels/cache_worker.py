@@ -27,7 +27,7 @@ def fill_rows(
     width: int,
     interpolation: Interpolation,
 ) -> list[tuple[int, str]]:
-    """Decode pictures into their rows of the cache file, and flush them to disk.
+    """Decode images into their rows of the cache file, and flush them to disk.
 
     Written with ``write``, not through a memory map: on a full disk a map kills the process with SIGBUS, while
     ``write`` raises an error that can be explained.
@@ -36,13 +36,13 @@ def fill_rows(
         descriptor: cache file, open for writing.
         offset: where row 0 starts in the file, bytes.
         items: ``(row, path relative to root)``.
-        root: folder of the pictures.
-        height: rows of a picture.
-        width: columns of a picture.
+        root: folder of the images.
+        height: rows of an image.
+        width: columns of an image.
         interpolation: resize filter.
 
     Returns:
-        ``(row, reason)`` of every unreadable picture; such rows hold zeros.
+        ``(row, reason)`` of every unreadable image; such rows hold zeros.
 
     Raises:
         OSError: the disk is full, or another failure to write.

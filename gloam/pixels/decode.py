@@ -1,4 +1,4 @@
-"""One file -> one uint8 picture of the wanted size. The only place that opens images for training and testing.
+"""One file -> one uint8 image of the wanted size. The only place that opens images for training and testing.
 
 Imports neither torch nor the rest of gloam's data code: cache building starts small processes that need only this file.
 """
@@ -31,7 +31,7 @@ class UnreadableImage(Exception):
 def decode_image(
     path: str | Path, height: int, width: int, interpolation: Interpolation = "lanczos"
 ) -> NDArray[np.uint8]:
-    """Open a picture, convert it to RGB, then resize it (aspect ratio ignored).
+    """Open an image, convert it to RGB, then resize it (aspect ratio ignored).
 
     *Source*: datasets-and-protocols.md 0.2 (decode, convert, then resize). EXIF orientation is ignored, as in the
     references. 16-bit grey values keep their high byte, which is what Pillow itself does with 16-bit colour (a plain
@@ -58,7 +58,7 @@ def decode_image(
 
 
 def resize_rgb(rgb: Image.Image, height: int, width: int, interpolation: Interpolation) -> NDArray[np.uint8]:
-    """``(3, height, width)`` uint8, contiguous, of an RGB picture; the filters are antialiased."""
+    """``(3, height, width)`` uint8, contiguous, of an RGB image; the filters are antialiased."""
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), _FILTERS[interpolation])
     return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))

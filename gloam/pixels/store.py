@@ -1,4 +1,4 @@
-"""Decoded uint8 pixels by picture number: from a memory-mapped cache, or decoded on the fly with the same result."""
+"""Decoded uint8 pixels by image number: from a memory-mapped cache, or decoded on the fly with the same result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class BadImageError(GloamError):
-    """Pictures that cannot be read."""
+    """Images that cannot be read."""
 
     def __init__(self, message: str) -> None:
         # A loader's worker process hands an error over as the text of its whole traceback; keep its last sentence.
@@ -35,28 +35,28 @@ class BadImageError(GloamError):
 
 
 class PixelStore(Protocol):
-    """Pictures of one size, addressed by their position in a list of paths."""
+    """Images of one size, addressed by their position in a list of paths."""
 
     @property
     def height(self) -> int:
-        """Rows of a picture."""
+        """Rows of an image."""
 
     @property
     def width(self) -> int:
-        """Columns of a picture."""
+        """Columns of an image."""
 
     @property
     def bad_indices(self) -> tuple[int, ...]:
-        """Pictures found unreadable when the store was opened with ``on_bad_image="skip"``; see drop_unreadable."""
+        """Images found unreadable when the store was opened with ``on_bad_image="skip"``; see drop_unreadable."""
 
     def __len__(self) -> int: ...
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """``(n, 3, H, W)`` uint8: a fresh array with these pictures in this order."""
+        """``(n, 3, H, W)`` uint8: a fresh array with these images in this order."""
 
 
 def image_paths(records: Sequence[Record]) -> list[str]:
-    """All picture names in record order: row numbers of a store opened with this list.
+    """All image names in record order: row numbers of a store opened with this list.
 
     Record ``i`` owns ``len(records[i].paths)`` consecutive rows.
     """
@@ -75,26 +75,26 @@ def open_store(
     progress: bool = True,
     on_bad_image: Literal["fail", "skip"] = "fail",
 ) -> PixelStore:
-    """Open pictures for training or testing, decoding them once into a cache where that is wanted.
+    """Open images for training or testing, decoding them once into a cache where that is wanted.
 
     Args:
         root: folder that the paths are relative to.
-        paths: pictures; their order gives the row numbers (see ``image_paths``).
+        paths: images; their order gives the row numbers (see ``image_paths``).
         height: rows after resizing.
         width: columns after resizing.
         interpolation: resize filter.
         cache: a folder for caches (built there, or an error); ``"auto"``: the default folder, unless the cache would
-            exceed 16 GiB or cannot be kept there, in which case pictures are decoded on the fly; ``"off"``: on the fly.
+            exceed 16 GiB or cannot be kept there, in which case images are decoded on the fly; ``"off"``: on the fly.
         workers: decoding processes (cache) or threads (on the fly); default: one per core.
         progress: show the size and a progress bar while a cache is built.
-        on_bad_image: ``"fail"``: an unreadable picture is an error (when the cache is built, or else when it is first
-            read); ``"skip"``: every picture is tried now and the unreadable ones are listed in ``bad_indices``.
+        on_bad_image: ``"fail"``: an unreadable image is an error (when the cache is built, or else when it is first
+            read); ``"skip"``: every image is tried now and the unreadable ones are listed in ``bad_indices``.
 
     Returns:
         A store; both kinds return bit-identical pixels.
 
     Raises:
-        GloamError: missing or unreadable pictures, a full disk.
+        GloamError: missing or unreadable images, a full disk.
     """
     root = Path(root)
     threads = workers or cores()
@@ -125,7 +125,7 @@ class CachedStore:
 
     Args:
         file: ``pixels.npy`` of a complete cache.
-        bad_indices: rows of unreadable pictures.
+        bad_indices: rows of unreadable images.
     """
 
     def __init__(self, file: Path, bad_indices: tuple[int, ...] = ()) -> None:
@@ -163,13 +163,13 @@ class CachedStore:
 
 
 class DecodingStore:
-    """Decodes at every read, several pictures at a time (Pillow releases the interpreter lock while it decodes).
+    """Decodes at every read, several images at a time (Pillow releases the interpreter lock while it decodes).
 
     Inside a worker process of a loader it uses one thread: there the processes are the parallelism.
 
     Args:
         root: folder that the paths are relative to.
-        paths: pictures.
+        paths: images.
         height: rows after resizing.
         width: columns after resizing.
         interpolation: resize filter.
@@ -206,7 +206,7 @@ class DecodingStore:
         return out
 
     def find_bad(self) -> tuple[int, ...]:
-        """Decode every picture once and remember the unreadable ones in ``bad_indices``."""
+        """Decode every image once and remember the unreadable ones in ``bad_indices``."""
         self.bad_indices = tuple(sorted(self._decode(range(len(self._paths)), None)))
         return self.bad_indices
 
@@ -296,7 +296,7 @@ def drop_unreadable(records: Sequence[Record], store: PixelStore) -> tuple[list[
         elif good:
             kept.append(replace(record, paths=tuple(record.paths[k] for k in good)))
     dropped = len(records) - len(kept)
-    logger.warning("%d unreadable pictures were skipped; %d records are left out.", len(bad), dropped)
+    logger.warning("%d unreadable images were skipped; %d records are left out.", len(bad), dropped)
     return kept, StoreView(store, np.asarray(rows, dtype=np.int64))
 
 
@@ -305,7 +305,7 @@ def _bad_message(root: Path, paths: Sequence[str], bad: Mapping[int, str], *, of
     listed = "; ".join(f"{root / paths[row]} ({bad[row]})" for row in rows[:5])
     more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
     return (
-        f"{len(rows)} of {of} pictures cannot be read: {listed}{more}. Replace them (`gloam data check` lists them "
+        f"{len(rows)} of {of} images cannot be read: {listed}{more}. Replace them (`gloam data check` lists them "
         "all), or leave them out with --data.on-bad-image skip."
     )
 

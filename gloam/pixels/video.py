@@ -18,7 +18,7 @@ from gloam.pixels.decode import Interpolation, resize_rgb
 from gloam.pixels.store import BadImageError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
-# VP8 stores invisible reference frames as packets of their own: its packets are not its pictures.
+# VP8 stores invisible reference frames as packets of their own: its packets are not its images.
 _UNCOUNTABLE = ("vp8",)
 
 
@@ -32,7 +32,7 @@ class VideoIndex:
 
     Attributes:
         path: the file.
-        length: number of pictures L.
+        length: number of images L.
         times: ``(L,)`` presentation times in the stream's unit, ascending, or None where the file has none (AVI): such
             a file is decoded from its start.
         keys: ``(K,)`` the times where decoding can begin.
@@ -45,10 +45,10 @@ class VideoIndex:
 
 
 def scan_video(path: Path) -> VideoIndex:
-    """Count the pictures of a video and note where each is.
+    """Count the images of a video and note where each is.
 
-    Reads the file once without decoding; only where packets have no times (AVI) or are no pictures (VP8) is it decoded.
-    Memory: a few numbers per picture.
+    Reads the file once without decoding; only where packets have no times (AVI) or are no images (VP8) is it decoded.
+    Memory: a few numbers per image.
 
     Raises:
         GloamError: no decoder library, or an empty, cut off or foreign file.
@@ -62,7 +62,7 @@ def scan_video(path: Path) -> VideoIndex:
                 cut |= bool(packet.is_corrupt)
                 if not packet.is_discard:
                     marks.append((packet.pts, bool(packet.is_keyframe)))
-        # Only this family of containers states a number of pictures that can be relied on.
+        # Only this family of containers states a number of images that can be relied on.
         cut |= "mov" in container.format.name and total < stream.frames
         timed = "avi" not in container.format.name  # it stores no times; what the library states are guesses
         countable = timed and stream.codec_context.name not in _UNCOUNTABLE
@@ -72,7 +72,7 @@ def scan_video(path: Path) -> VideoIndex:
         with _open(av, path) as (container, stream):
             marks = [(frame.pts, bool(frame.key_frame)) for frame in container.decode(stream)]
     if not marks:
-        raise _bad(path, "it holds no pictures")
+        raise _bad(path, "it holds no images")
     if not (timed and _ordered(marks)):
         return VideoIndex(path, len(marks), None, np.empty(0, np.int64))
     times = np.sort(np.array([time for time, _ in marks], dtype=np.int64))
@@ -83,10 +83,10 @@ def scan_video(path: Path) -> VideoIndex:
 def read_frames(
     video: VideoIndex, numbers: NDArray[np.int64], height: int, width: int, interpolation: Interpolation = "lanczos"
 ) -> NDArray[np.uint8]:
-    """Pictures of a video by number.
+    """Images of a video by number.
 
-    Decoding jumps to the last key picture before each wanted one and stops behind the last; other pictures are neither
-    converted nor kept. Orientation marks are ignored, as for pictures.
+    Decoding jumps to the last key image before each wanted one and stops behind the last; other images are neither
+    converted nor kept. Orientation marks are ignored, as for images.
 
     Args:
         video: from :func:`scan_video`.
@@ -107,7 +107,7 @@ def read_frames(
 
     def keep(position: int, frame: Any) -> None:
         if frame.is_corrupt:
-            raise _bad(video.path, f"picture {wanted[position]} is damaged")
+            raise _bad(video.path, f"image {wanted[position]} is damaged")
         out[position] = resize_rgb(Image.fromarray(frame.to_ndarray(format="rgb24")), height, width, interpolation)
 
     if not _read_by_time(av, video, wanted, keep):
@@ -118,7 +118,7 @@ def read_frames(
 def _read_by_time(
     av: ModuleType, video: VideoIndex, wanted: NDArray[np.int64], keep: Callable[[int, Any], None]
 ) -> bool:
-    """Jump from picture to picture; False if the file does not lead to the places that its index names."""
+    """Jump from image to image; False if the file does not lead to the places that its index names."""
     if video.times is None or not len(video.keys):
         return False
     with _open(av, video.path) as (container, stream):
@@ -141,7 +141,7 @@ def _read_by_time(
 def _read_in_order(
     av: ModuleType, video: VideoIndex, wanted: NDArray[np.int64], keep: Callable[[int, Any], None]
 ) -> None:
-    """Decode from the start to the last wanted picture."""
+    """Decode from the start to the last wanted image."""
     with _open(av, video.path) as (container, stream):
         position = 0
         for number, frame in enumerate(container.decode(stream)):
@@ -150,11 +150,11 @@ def _read_in_order(
                 position += 1
                 if position == len(wanted):
                     return
-    raise _bad(video.path, f"it ends before picture {wanted[position]} of {video.length}")
+    raise _bad(video.path, f"it ends before image {wanted[position]} of {video.length}")
 
 
 class VideoStore:
-    """Videos as a pixel store: row ``i`` is a picture of the video that owns it, in the order of the videos.
+    """Videos as a pixel store: row ``i`` is an image of the video that owns it, in the order of the videos.
 
     Args:
         videos: from :func:`scan_video`.
@@ -194,7 +194,7 @@ def is_video(path: Path) -> bool:
 
 
 def _ordered(marks: Iterable[tuple[int | None, bool]]) -> bool:
-    """Every picture has a time, and no two the same."""
+    """Every image has a time, and no two the same."""
     times = [time for time, _ in marks]
     return None not in times and len(set(times)) == len(times)
 
@@ -223,7 +223,7 @@ class _open:
             raise _bad(self._path, "the file is empty" if empty else error.strerror) from error
         if not self._container.streams.video:
             self._container.close()
-            raise _bad(self._path, "it holds no pictures")
+            raise _bad(self._path, "it holds no images")
         return self._container, self._container.streams.video[0]
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -31,23 +31,23 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """The ``data`` section: which pictures, at which size."""
+    """The ``data`` section: which images, at which size."""
 
     name: str = Field(description="dataset name (gloam data list)")
     root: Path | None = Field(None, description="the dataset's folder")
-    height: int = Field(288, ge=1, description="picture height in pixels")
-    width: int = Field(144, ge=1, description="picture width in pixels")
+    height: int = Field(288, ge=1, description="image height in pixels")
+    width: int = Field(144, ge=1, description="image width in pixels")
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = Field("lanczos", description="filter of the resize")
     options: dict[str, Any] = Field({}, description="options of the dataset, e.g. trial: 3 for RegDB")
     frames: int | None = Field(None, ge=1, description="frames per clip for video methods")
     train_clip: FrameChoice = Field("evenly_random", description="which frames of a tracklet make a training clip")
     test_clip: FixedFrames = Field("evenly", description="which frames of a tracklet make a test clip")
     relabel: Literal["none", "per_modality"] = Field(
-        "none", description="per_modality: number identities independently in each spectrum (weak supervision)"
+        "none", description="per_modality: number identities independently in each modality (weak supervision)"
     )
     cache: str = Field("auto", description="auto, off (decode on the fly) or a folder for decoded pixels")
     workers: int = Field(0, ge=-1, description="loader processes; -1: one per core")
-    on_bad_image: Literal["fail", "skip"] = Field("fail", description="what to do with an unreadable picture")
+    on_bad_image: Literal["fail", "skip"] = Field("fail", description="what to do with an unreadable image")
 
 
 class TrainConfig(_Section):
@@ -77,8 +77,8 @@ class EvaluationConfig(_Section):
         description="which weights are final: the last epoch, the best on held-out training identities, or (as in many "
         "releases, not for reported results) the best on the test set",
     )
-    batch_size: int = Field(64, ge=1, description="pictures per forward pass")
-    mirror: bool = Field(False, description="average each picture with its mirror image")
+    batch_size: int = Field(64, ge=1, description="images per forward pass")
+    mirror: bool = Field(False, description="average each image with its mirror image")
     protocols: tuple[str, ...] | None = Field(None, description="names or wildcards; all of the dataset's if not given")
     feature: str | None = Field(None, description="which of the method's features; its default if not given")
     metric: Literal["cosine", "euclidean"] = Field("cosine", description="distance")

@@ -72,7 +72,7 @@ def _paired(
         raise GloamError(
             f"{len(missing)} of {len(set(visible) | set(infrared))} identities lack one modality: labels {shown}"
             f"{', ...' if len(missing) > 10 else ''}. Draw the modalities on their own with "
-            "sampler.independent_modalities=true (labels that differ between the spectra need that), leave these "
+            "sampler.independent_modalities=true (labels that differ between the modalities need that), leave these "
             "identities out with sampler.incomplete_ids=skip, or use sampler.name=identity."
         )
     both = [i for i in visible if i in infrared]
@@ -126,7 +126,7 @@ def modality_shuffle(config: SamplerConfig, labels: Indices, modalities: Indices
     lists = [np.flatnonzero(modalities == m) for m in (Modality.VISIBLE, Modality.INFRARED)]
     if min(map(len, lists)) == 0:
         raise GloamError(
-            f"Sampler {config.name!r} needs both lights; found {len(lists[0])} visible and {len(lists[1])} infrared."
+            f"Sampler {config.name!r} needs both modalities, not {len(lists[0])} visible and {len(lists[1])} infrared."
         )
     count = max(map(len, lists)) // size
 

@@ -51,10 +51,10 @@ class CollapseGuard:
         return value
 
     def check_epoch(self, features: Tensor, means: Mapping[str, float], epoch: int) -> str | None:
-        """Stop when every picture gets the same feature, or the loss does not move at all.
+        """Stop when every image gets the same feature, or the loss does not move at all.
 
         Args:
-            features: ``(n, D)`` unit features of different pictures.
+            features: ``(n, D)`` unit features of different images.
             means: mean of every loss part over the epoch.
             epoch: for the message.
 
@@ -68,7 +68,7 @@ class CollapseGuard:
         losses, self._losses = self._losses, []
         if len(features) > 1 and float(features.std(dim=0).max()) < 1e-6:
             raise GloamError(
-                f"Training collapsed in stage {self._stage!r}, epoch {epoch}: all pictures have the same feature. "
+                f"Training collapsed in stage {self._stage!r}, epoch {epoch}: all images have the same feature. "
                 f"{_CURES}"
             )
         if len(losses) >= 20 and max(losses) - min(losses) < 1e-7:

@@ -34,7 +34,7 @@ from gloam.training.optimizers import create_optimizer, set_learning_rate
 from gloam.training.schedule import learning_rate_factor
 from gloam.training.training_data import TrainingData
 
-_PROBE = 64  # pictures whose features are watched for collapse
+_PROBE = 64  # images whose features are watched for collapse
 
 
 class Stage:
@@ -195,7 +195,7 @@ class Stage:
     def _batches(
         self, loader: DataLoader[Batch], generator: torch.Generator, epoch: int, rate: float
     ) -> tuple[dict[str, float], int]:
-        """All steps of an epoch: the mean of every number, and how many pictures went through all processes."""
+        """All steps of an epoch: the mean of every number, and how many images went through all processes."""
         sums: dict[str, Tensor] = {}
         images, steps = 0, len(loader)
         with progress_bar(shown=self._progress) as bar:
@@ -254,7 +254,7 @@ class Stage:
         )
 
     def _probe(self) -> Tensor:
-        """Features of some pictures spread over the training set; every process computes the same."""
+        """Features of some images spread over the training set; every process computes the same."""
         self._share_buffers()
         rows = torch.linspace(0, len(self.data.records) - 1, min(_PROBE, len(self.data.records))).long().numpy()
         return extract_features(
@@ -275,7 +275,7 @@ class Stage:
                 self._warned_about_light = True
                 light = Modality(int(first)).name.lower()
                 self.logs.warn(
-                    f"A batch holds only {light} pictures, so {self.recipe.method_name} compares no two spectra in it. "
+                    f"A batch holds only {light} images, so {self.recipe.method_name} compares nothing across modalities. "
                     f"Sampler {self.recipe.sampler.name!r} allows that; cross_modality_identity does not."
                 )
 

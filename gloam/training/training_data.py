@@ -59,7 +59,7 @@ class TrainingData:
     def partners(self) -> Tensor | None:
         """``(V,)`` hidden infrared label of every weak visible label (-1: none).
 
-        None without weak labels, and for data whose spectra share no identity: their correspondence is not recorded.
+        None without weak labels, and for data whose modalities share no identity: their correspondence is not recorded.
         """
         if self.weak is None or not set(self.weak.visible) & set(self.weak.infrared):
             return None
@@ -90,7 +90,7 @@ def load_splits(config: DataConfig, root: Path | None = None) -> DatasetSplits:
 def open_records(
     records: Sequence[Record], root: Path, config: DataConfig, *, progress: bool = True
 ) -> tuple[Sequence[Record], PixelStore]:
-    """A store for records at the recipe's size; unreadable pictures are an error or dropped, as the recipe says."""
+    """A store for records at the recipe's size; unreadable images are an error or dropped, as the recipe says."""
     store = open_store(
         root,
         image_paths(records),
@@ -111,12 +111,12 @@ def open_test_records(
     """:func:`open_records` for scoring, which needs every record.
 
     Raises:
-        GloamError: a record has no readable picture.
+        GloamError: a record has no readable image.
     """
     kept, store = open_records(records, root, config, progress=progress)
     if lost := len(records) - len(kept):
         raise GloamError(
-            f"{lost} of {len(records)} test records have no readable picture; scores without them could not be "
+            f"{lost} of {len(records)} test records have no readable image; scores without them could not be "
             "compared. Replace the files: gloam data check lists them."
         )
     return kept, store
@@ -128,10 +128,10 @@ def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bo
     Args:
         recipe: the whole run.
         weak: permutations of an earlier part of the run; drawn if not given.
-        progress: show a bar while pictures are decoded.
+        progress: show a bar while images are decoded.
 
     Raises:
-        GloamError: data and a stage's method do not fit (no training records, one light only, pictures for a video
+        GloamError: data and a stage's method do not fit (no training records, one modality only, images for a video
             method), or saved permutations of other data.
     """
     stages = recipe.resolved_stages().values()
@@ -172,15 +172,15 @@ def _check_fit(splits: DatasetSplits, recipe: Recipe, method: type[Method[Any]])
     if not splits.train:
         raise GloamError(f"{splits.name} at {splits.root} has no training records.")
     if method.is_cross_modal and len(splits.modalities) < 2:
-        light = next(iter(splits.modalities)).name.lower()
+        modality = next(iter(splits.modalities)).name.lower()
         raise GloamError(
-            f"Method {name!r} learns across visible and infrared light, but {splits.name} has only {light} training "
-            "pictures. Use cluster_contrast, spcl or metaprd on visible data."
+            f"Method {name!r} learns across visible and infrared images, but {splits.name} has only {modality} "
+            "training images. Use cluster_contrast, spcl or metaprd on visible data."
         )
     if method.is_video and not recipe.data.frames:
         raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
     if recipe.data.frames and not method.is_video:
-        raise GloamError(f"Method {name!r} works on single pictures. Remove data.frames.")
+        raise GloamError(f"Method {name!r} works on single images. Remove data.frames.")
     _check_labels(recipe, method)
 
 
@@ -193,12 +193,12 @@ def _check_labels(recipe: Recipe, method: type[Method[Any]]) -> None:
     name = recipe.method_name
     if shuffled:
         raise GloamError(
-            f"data.relabel per_modality numbers the identities of each spectrum independently, but method {name!r} as "
+            f"data.relabel per_modality numbers the identities of each modality independently, but method {name!r} as "
             "configured takes equal labels for the same person: most of its labels would be wrong. Set data.relabel "
             "none, or use pf_mgcd or wsl_vireid with weak supervision."
         )
     raise GloamError(
-        f"Method {name!r} as configured learns without knowing who is who across the spectra, but data.relabel none "
+        f"Method {name!r} as configured learns without knowing who is who across the modalities, but data.relabel none "
         "leaves the answer in the labels. Set data.relabel per_modality; for the upper bound with one label space set "
         "method.supervision supervised (wsl_vireid) or method.relabel false (pf_mgcd)."
     )

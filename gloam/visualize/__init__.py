@@ -1,1 +1,1 @@
-"""Pictures for people: rank lists, training curves, embeddings."""
+"""Images for people: rank lists, training curves, embeddings."""

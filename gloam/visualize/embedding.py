@@ -41,7 +41,7 @@ def draw_embedding(
         output: PNG file.
         method: ``pca`` (exact, fast, distances keep their meaning) or ``tsne`` (neighbourhoods only; through
             scikit-learn).
-        ids: draw at most so many persons, those with the most pictures (ties: lower id).
+        ids: draw at most so many persons, those with the most images (ties: lower id).
         seed: of t-SNE.
         title: text above the plot.
 
@@ -49,7 +49,7 @@ def draw_embedding(
         The path written.
 
     Raises:
-        GloamError: lengths that do not fit, NaN, fewer than three pictures, or an unknown method.
+        GloamError: lengths that do not fit, NaN, fewer than three images, or an unknown method.
     """
     if method not in get_args(Projection):
         raise GloamError(f"There is no projection {method!r}. {did_you_mean(str(method), get_args(Projection))}")
@@ -61,12 +61,12 @@ def draw_embedding(
     kept = np.isin(people, shown)
     points, people, lights = points[kept], people[kept], lights[kept]
     if len(points) < 3:
-        raise GloamError(f"An embedding needs at least three pictures, not {len(points)}.")
+        raise GloamError(f"An embedding needs at least three images, not {len(points)}.")
     if not np.isfinite(points).all():
         raise GloamError("The features contain NaN or infinity: the network diverged or the file is broken.")
     plane, labels = _project(points, method, seed)
     figure = _figure(
-        plane, people, lights, np.sort(shown), labels, title or f"{len(shown)} persons, {len(points)} pictures"
+        plane, people, lights, np.sort(shown), labels, title or f"{len(shown)} persons, {len(points)} images"
     )
     with atomic_path(output) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
@@ -114,8 +114,8 @@ def _figure(
     palette = matplotlib.colormaps["tab20"] if len(shown) <= 20 else matplotlib.colormaps["turbo"]
     for number, person in enumerate(shown):
         colour = palette(number) if len(shown) <= 20 else palette(number / (len(shown) - 1))
-        for light, marker in _MARKERS.items():
-            chosen = (people == person) & (lights == light)
+        for modality, marker in _MARKERS.items():
+            chosen = (people == person) & (lights == modality)
             axes.scatter(
                 plane[chosen, 0],
                 plane[chosen, 1],
@@ -133,9 +133,9 @@ def _figure(
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.85},
         )  # fmt: skip
     handles = [
-        Line2D([], [], marker=marker, linestyle="", color="0.4", markeredgecolor="black", label=light.name.lower())
-        for light, marker in _MARKERS.items()
-        if (lights == light).any()
+        Line2D([], [], marker=marker, linestyle="", color="0.4", markeredgecolor="black", label=modality.name.lower())
+        for modality, marker in _MARKERS.items()
+        if (lights == modality).any()
     ]
     axes.legend(handles=handles, fontsize=9, loc="best")
     axes.set_title(title, fontsize=11, loc="left", fontweight="bold")

@@ -25,10 +25,10 @@ Choice = Literal["random", "worst", "best"]
 
 # Blue and orange of the Okabe-Ito palette: told apart with every kind of colour vision.
 RIGHT, WRONG, QUERY = "#0072B2", "#D55E00", "#333333"
-# Inches: width and height of a picture and of a tracklet's three frames, the gaps around them, the captions.
+# Inches: width and height of an image and of a tracklet's three frames, the gaps around them, the captions.
 _IMAGE, _TRACKLET = (1.0, 2.0), (1.95, 1.3)
 _GAP, _TITLE, _CAPTION, _HEAD = 0.12, 0.20, 0.36, 0.62
-_PIXELS = 128  # per inch: a picture is drawn 128 x 256
+_PIXELS = 128  # per inch: an image is drawn 128 x 256
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def draw_rank_list(
         The path written.
 
     Raises:
-        GloamError: an unknown protocol or choice, no query with a match, or a picture that cannot be read.
+        GloamError: an unknown protocol or choice, no query with a match, or an image that cannot be read.
     """
     if queries < 1 or top < 1:
         raise GloamError("A rank list needs at least one query and one match: raise --queries or --top.")
@@ -160,10 +160,10 @@ def _heading(choose: Choice, count: int) -> str:
 
 
 def _draw(root: Path, rows: Sequence[_Row], top: int, heading: str) -> Figure:
-    """Axes are placed by hand: automatic layouts take seconds for a hundred pictures."""
+    """Axes are placed by hand: automatic layouts take seconds for a hundred images."""
     video = any(len(record.paths) > 1 for row in rows for record in (row.query, *row.found))
     size = _TRACKLET if video else _IMAGE
-    # The query stands apart from its matches by half a picture.
+    # The query stands apart from its matches by half an image.
     apart = 0.5 * _IMAGE[0]
     width = _GAP + (top + 1) * (size[0] + _GAP) + apart
     line = _TITLE + size[1] + _CAPTION + _GAP
@@ -180,7 +180,7 @@ def _draw(root: Path, rows: Sequence[_Row], top: int, heading: str) -> Figure:
         for place, record in enumerate([row.query, *row.found]):
             left = _GAP + place * (size[0] + _GAP) + (apart if place else 0)
             axes = figure.add_axes((left / width, base / height, size[0] / width, size[1] / height))
-            picture = _picture(root, record, round(size[0] * _PIXELS), round(size[1] * _PIXELS))
+            picture = _image(root, record, round(size[0] * _PIXELS), round(size[1] * _PIXELS))
             if place == 0:
                 _show(axes, picture, record, QUERY, f"query, AP {100 * row.precision:.1f}")
             else:
@@ -198,8 +198,8 @@ def _show(axes: Axes, picture: NDArray[np.uint8], record: Record, colour: str, t
     axes.set_xlabel(f"id {record.pid}, cam {record.cam}\n{record.modality.name.lower()}", fontsize=7.5, labelpad=4)
 
 
-def _picture(root: Path, record: Record, width: int, height: int) -> NDArray[np.uint8]:
-    """A picture, or the first, middle and last frame of a tracklet side by side."""
+def _image(root: Path, record: Record, width: int, height: int) -> NDArray[np.uint8]:
+    """An image, or the first, middle and last frame of a tracklet side by side."""
     last = len(record.paths) - 1
     shown = [record.paths[i] for i in dict.fromkeys((0, last // 2, last))]
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
@@ -212,6 +212,6 @@ def _picture(root: Path, record: Record, width: int, height: int) -> NDArray[np.
             canvas[:, start : start + inner] = np.asarray(frame)
         except OSError as error:
             raise GloamError(
-                f"Cannot read the picture {root / path}: {error}. gloam data check lists such files."
+                f"Cannot read the image {root / path}: {error}. gloam data check lists such files."
             ) from error
     return canvas

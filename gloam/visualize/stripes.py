@@ -1,4 +1,4 @@
-"""What MMGL's two tasks have learned: shuffled stripes put back in order, and stripes found again across spectra."""
+"""What MMGL's two tasks have learned: shuffled stripes put back in order, and stripes found again across modalities."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from gloam.visualize.rank_list import QUERY, RIGHT, WRONG
 
 Light = Literal["V", "T"]
 _NAMES: dict[Light, str] = {"V": "visible", "T": "infrared"}
-_QUERIES = 2  # stripes per picture whose neighbours are shown
-# Inches: picture height, patch width, gaps, captions, headings.
+_QUERIES = 2  # stripes per image whose neighbours are shown
+# Inches: image height, patch width, gaps, captions, headings.
 _TALL, _PATCH, _GAP, _CAPTION, _HEAD = 1.5, 0.95, 0.14, 0.22, 0.95
 _PIXELS = 144  # per inch
 
 
 @dataclass(frozen=True)
-class StripePictures:
-    """n visible pictures, then n infrared ones, and what a network makes of their shuffled stripes.
+class StripeImages:
+    """n visible images, then n infrared ones, and what a network makes of their shuffled stripes.
 
     Attributes:
         images: ``(2n, 3, H, W)`` uint8, in their natural order of stripes.
-        orders: ``(2n, P)`` int64; stripe ``r`` of a shuffled picture is stripe ``orders[:, r]`` of the picture.
-        matrices: ``(2n, P, P)`` soft permutation matrices of the shuffled pictures, or None.
-        vectors: ``(2n, K, D)`` stripe vectors of the shuffled pictures (K = P, or 1 for whole pictures), or None.
+        orders: ``(2n, P)`` int64; stripe ``r`` of a shuffled image is stripe ``orders[:, r]`` of the image.
+        matrices: ``(2n, P, P)`` soft permutation matrices of the shuffled images, or None.
+        vectors: ``(2n, K, D)`` stripe vectors of the shuffled images (K = P, or 1 for whole images), or None.
         temperature: of the soft retrieval.
     """
 
@@ -50,14 +50,14 @@ class StripePictures:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Where every stripe of one spectrum finds its likeness, among all shown stripes of both spectra.
+    """Where every stripe of one modality finds its likeness, among all shown stripes of both modalities.
 
-    Stripes are numbered ``picture * K + place``.
+    Stripes are numbered ``image * K + place``.
 
     Attributes:
-        weights: ``(nK, nK)`` soft weights on the other spectrum's stripes.
+        weights: ``(nK, nK)`` soft weights on the other modality's stripes.
         nearest: ``(nK,)`` heaviest of them.
-        back: ``(nK,)`` the own spectrum's stripe that is nearest to the soft neighbour: the query itself if the cycle
+        back: ``(nK,)`` the own modality's stripe that is nearest to the soft neighbour: the query itself if the cycle
             closes.
     """
 
@@ -67,10 +67,10 @@ class Neighbours:
 
 
 def find_neighbours(queries: Tensor, others: Tensor, temperature: float) -> Neighbours:
-    """Soft and hard nearest stripes in the other spectrum, and the way back.
+    """Soft and hard nearest stripes in the other modality, and the way back.
 
     Args:
-        queries: ``(n, K, D)`` stripe vectors of one spectrum.
+        queries: ``(n, K, D)`` stripe vectors of one modality.
         others: ``(n, K, D)`` of the other.
         temperature: of the soft retrieval.
     """
@@ -80,16 +80,16 @@ def find_neighbours(queries: Tensor, others: Tensor, temperature: float) -> Neig
     return Neighbours(weights, weights.argmax(dim=1), back)
 
 
-def draw_stripes(pictures: StripePictures, output: str | Path, *, seed: int = 0) -> Path:
+def draw_stripes(pictures: StripeImages, output: str | Path, *, seed: int = 0) -> Path:
     """Draw a PNG with one panel per task.
 
-    Upper panel, per picture: the original, its shuffled stripes (numbered by their true place), the picture put back by
+    Upper panel, per image: the original, its shuffled stripes (numbered by their true place), the image put back by
     the Hungarian assignment of the soft permutation, and that matrix (ring: truth, dot: assignment). Lower panel: query
-    stripes, their nearest stripe in the other spectrum, the mixture that soft retrieval gives, and the stripe of the
-    query's own spectrum to which that mixture leads back. Blue with a tick is right, orange with a cross wrong.
+    stripes, their nearest stripe in the other modality, the mixture that soft retrieval gives, and the stripe of the
+    query's own modality to which that mixture leads back. Blue with a tick is right, orange with a cross wrong.
 
     Args:
-        pictures: what to draw; a panel whose data are None is left out.
+        images: what to draw; a panel whose data are None is left out.
         output: PNG file.
         seed: of the choice of query stripes.
 
@@ -131,11 +131,11 @@ class _Canvas:
         return axes
 
 
-def _draw(pictures: StripePictures, seed: int) -> Figure:
+def _draw(pictures: StripeImages, seed: int) -> Figure:
     height, width = pictures.images.shape[-2:]
     count = len(pictures.images) // 2
     wide = _TALL * width / height
-    # The two halves must hold three pictures and a matrix, and four patches.
+    # The two halves must hold three images and a matrix, and four patches.
     half = max(3 * (wide + _GAP) + _TALL + 0.4, 4 * (_PATCH + _GAP)) + 0.3
     upper = _HEAD + count * (_TALL + _CAPTION + 0.3) if pictures.matrices is not None else 0.0
     parts = 0 if pictures.vectors is None else pictures.vectors.shape[1]
@@ -150,7 +150,7 @@ def _draw(pictures: StripePictures, seed: int) -> Figure:
     return canvas.figure
 
 
-def _draw_orders(canvas: _Canvas, pictures: StripePictures, matrices: Tensor, wide: float, half: float) -> None:
+def _draw_orders(canvas: _Canvas, pictures: StripeImages, matrices: Tensor, wide: float, half: float) -> None:
     """The upper panel."""
     assigned = assign_orders(matrices)
     right = assigned == pictures.orders
@@ -158,16 +158,16 @@ def _draw_orders(canvas: _Canvas, pictures: StripePictures, matrices: Tensor, wi
     recovered = shuffle_stripes(shuffled, assigned.argsort(dim=1))
     count, parts = len(pictures.images) // 2, pictures.orders.shape[1]
     canvas.text(_GAP, 0.10, "permutation recovery", 12)
-    share = [f"{_NAMES[light]} {100 * part.double().mean():.0f} %" for light, part in _halves(right)]
+    share = [f"{_NAMES[modality]} {100 * part.double().mean():.0f} %" for modality, part in _halves(right)]
     canvas.text(_GAP, 0.34, f"stripes in their true place: {', '.join(share)} (chance {100 / parts:.0f} %)", 8.5)
     canvas.text(_GAP, 0.52, "✓ right stripe, dot on ring", 8, RIGHT)
     canvas.text(_GAP + 1.8, 0.52, "✗ wrong stripe, dot off ring (ring: truth)", 8, WRONG)
     for number in range(len(pictures.images)):
-        light: Light = "V" if number < count else "T"
+        modality: Light = "V" if number < count else "T"
         x, y = _GAP + (number // count) * half, _HEAD + (number % count) * (_TALL + _CAPTION + 0.3)
-        name = f"{light}{number % count + 1}"
+        name = f"{modality}{number % count + 1}"
         order, assignment = pictures.orders[number].tolist(), assigned[number].tolist()
-        canvas.picture(x, y, wide, _TALL, pictures.images[number], f"{name} {_NAMES[light]}")
+        canvas.picture(x, y, wide, _TALL, pictures.images[number], f"{name} {_NAMES[modality]}")
         axes = canvas.picture(x + wide + _GAP, y, wide, _TALL, shuffled[number], "shuffled")
         _mark_stripes(axes, pictures.images.shape[-2:], [str(stripe + 1) for stripe in order], [QUERY] * parts)
         axes = canvas.picture(x + 2 * (wide + _GAP), y, wide, _TALL, recovered[number], "put back")
@@ -213,22 +213,22 @@ def _show_matrix(axes: Axes, matrix: Tensor, order: list[int], assigned: list[in
 
 
 def _draw_neighbours(
-    canvas: _Canvas, pictures: StripePictures, vectors: Tensor, top: float, half: float, patch: float, seed: int
+    canvas: _Canvas, pictures: StripeImages, vectors: Tensor, top: float, half: float, patch: float, seed: int
 ) -> None:
     """The lower panel."""
     count, parts = len(vectors) // 2, vectors.shape[1]
     patches = _patches(shuffle_stripes(pictures.images, pictures.orders), parts)
     halves = list(_halves(vectors))
-    canvas.text(_GAP, top + 0.10, "stripes found across spectra (PCC)", 12)
+    canvas.text(_GAP, top + 0.10, "stripes found across modalities (PCC)", 12)
     chosen = torch.Generator().manual_seed(seed)
     notes = []
-    for side, (light, own) in enumerate(halves):
+    for side, (modality, own) in enumerate(halves):
         other, others = halves[1 - side]
         found = find_neighbours(own, others, pictures.temperature)
-        names, other_names = _stripe_names(pictures, light, parts), _stripe_names(pictures, other, parts)
-        true, other_true = _true_stripes(pictures, light, parts), _true_stripes(pictures, other, parts)
+        names, other_names = _stripe_names(pictures, modality, parts), _stripe_names(pictures, other, parts)
+        true, other_true = _true_stripes(pictures, modality, parts), _true_stripes(pictures, other, parts)
         here, there = patches[side], patches[1 - side]
-        notes.append(f"{_NAMES[light]} to {_NAMES[other]}: {_note(found, true, other_true, parts)}")
+        notes.append(f"{_NAMES[modality]} to {_NAMES[other]}: {_note(found, true, other_true, parts)}")
         line = 0
         for picture in range(count):
             for place in sorted(torch.randperm(parts, generator=chosen)[:_QUERIES].tolist()):
@@ -266,7 +266,7 @@ def _note(found: Neighbours, true: Tensor, other_true: Tensor, parts: int) -> st
     part = (other_true[found.nearest] == true).double().mean()
     place = (places[found.nearest] == places).double().mean()
     return (
-        f"same body stripe {100 * part:.0f} %, same place in the shuffled picture {100 * place:.0f} % "
+        f"same body stripe {100 * part:.0f} %, same place in the shuffled image {100 * place:.0f} % "
         f"(chance of either {100 / parts:.0f} %); {text}"
     )
 
@@ -277,23 +277,23 @@ def _halves(tensor: Tensor) -> tuple[tuple[Light, Tensor], tuple[Light, Tensor]]
 
 
 def _patches(shuffled: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-    """Stripes of each spectrum's shuffled pictures, ``(n * parts, 3, H / parts, W)``, picture by picture."""
+    """Stripes of each modality's shuffled images, ``(n * parts, 3, H / parts, W)``, image by image."""
     count, channels, height, width = shuffled.shape
     stripes = shuffled.reshape(count, channels, parts, height // parts, width).transpose(1, 2)
     visible, infrared = stripes.chunk(2)
     return visible.flatten(0, 1), infrared.flatten(0, 1)
 
 
-def _true_stripes(pictures: StripePictures, light: Light, parts: int) -> Tensor:
-    """``(n * parts,)`` original number of every stripe; zeros for whole pictures."""
-    orders = dict(_halves(pictures.orders))[light]
+def _true_stripes(pictures: StripeImages, modality: Light, parts: int) -> Tensor:
+    """``(n * parts,)`` original number of every stripe; zeros for whole images."""
+    orders = dict(_halves(pictures.orders))[modality]
     return orders.flatten() if parts > 1 else torch.zeros(len(orders), dtype=torch.int64)
 
 
-def _stripe_names(pictures: StripePictures, light: Light, parts: int) -> list[str]:
-    true = _true_stripes(pictures, light, parts).tolist()
+def _stripe_names(pictures: StripeImages, modality: Light, parts: int) -> list[str]:
+    true = _true_stripes(pictures, modality, parts).tolist()
     return [
-        f"{light}{index // parts + 1} stripe {stripe + 1}" if parts > 1 else f"{light}{index + 1}"
+        f"{modality}{index // parts + 1} stripe {stripe + 1}" if parts > 1 else f"{modality}{index + 1}"
         for index, stripe in enumerate(true)
     ]
 

@@ -41,19 +41,19 @@ def _numbered(clips: int, frames: int) -> torch.Tensor:
 
 
 def test_changes_move_the_frames_they_should() -> None:
-    clips, lights = _numbered(40, 5), torch.arange(40) % 2
+    clips, modalities = _numbered(40, 5), torch.arange(40) % 2
     generator = torch.Generator().manual_seed(0)
-    assert one_frame(clips, lights, generator)[:, 0, 0, 0, 0].tolist() == list(range(0, 400, 10))
+    assert one_frame(clips, modalities, generator)[:, 0, 0, 0, 0].tolist() == list(range(0, 400, 10))
 
-    shuffled = shuffled_frames(clips, lights, generator)[:, :, 0, 0, 0]
+    shuffled = shuffled_frames(clips, modalities, generator)[:, :, 0, 0, 0]
     assert torch.equal(shuffled.sort(dim=1).values, clips[:, :, 0, 0, 0])
     assert (shuffled != clips[:, :, 0, 0, 0]).any(dim=1).float().mean() > 0.8
 
-    foreign = foreign_frames(clips, lights, generator)[:, :, 0, 0, 0]
+    foreign = foreign_frames(clips, modalities, generator)[:, :, 0, 0, 0]
     owners, positions = foreign.long() // 10, foreign.long() % 10
     assert torch.equal(positions, torch.arange(5).expand(40, -1))
     assert torch.equal(owners[:, 0], torch.arange(40))
-    assert torch.equal(owners % 2, lights[:, None].expand(-1, 5))
+    assert torch.equal(owners % 2, modalities[:, None].expand(-1, 5))
     assert (owners[:, 1:] != torch.arange(40)[:, None]).float().mean() > 0.8
     assert torch.equal(owners.sort(dim=0).values, torch.arange(40)[:, None].expand(-1, 5))
 
@@ -66,13 +66,13 @@ def test_the_network_ignores_order_and_copies_of_frames() -> None:
     for name, tensor in method.named_parameters():
         if ".W.1.weight" in name:
             tensor.data.fill_(1)
-    lights, generator = torch.zeros(3, dtype=torch.int64), torch.Generator().manual_seed(0)
+    modalities, generator = torch.zeros(3, dtype=torch.int64), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        whole = method.extract(clips, lights)
-        torch.testing.assert_close(method.extract(shuffled_frames(clips, lights, generator), lights), whole)
-        single = method.extract(clips[:, :1], lights)
-        torch.testing.assert_close(method.extract(clips[:, :1].expand(-1, 4, -1, -1, -1), lights), single)
-        for other in (single, method.extract(foreign_frames(clips, lights, generator), lights)):
+        whole = method.extract(clips, modalities)
+        torch.testing.assert_close(method.extract(shuffled_frames(clips, modalities, generator), modalities), whole)
+        single = method.extract(clips[:, :1], modalities)
+        torch.testing.assert_close(method.extract(clips[:, :1].expand(-1, 4, -1, -1, -1), modalities), single)
+        for other in (single, method.extract(foreign_frames(clips, modalities, generator), modalities)):
             assert (other - whole).norm(dim=1).max() > 1e-3
 
 

@@ -1,4 +1,4 @@
-"""``gloam stripes``: accuracy over every test picture with private draws, and the picture of a run."""
+"""``gloam stripes``: accuracy over every test image with private draws, and the image of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gloam.inference.checkpoint import load_model
 from gloam.training.run import train
 from gloam.training.training_data import load_splits, open_records
 from tests.training.tiny import tiny_recipe
-from tests.visualize.pictures import pixels
+from tests.visualize.images import pixels
 
 STRIPES = 3
 
@@ -44,7 +44,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _run(data, tmp_path_factory.mktemp("runs") / "run")
 
 
-def test_the_command_scores_every_test_picture_and_draws(
+def test_the_command_scores_every_test_image_and_draws(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "stripes.png"
@@ -55,7 +55,7 @@ def test_the_command_scores_every_test_picture_and_draws(
     assert pixels(output).std() > 10
 
 
-def test_scores_are_those_of_all_test_pictures_and_depend_on_the_seed_only(run: Path, tmp_path: Path) -> None:
+def test_scores_are_those_of_all_test_images_and_depend_on_the_seed_only(run: Path, tmp_path: Path) -> None:
     reports = []
     for number, (seed, size) in enumerate(((0, 64), (0, 64), (1, 64), (0, 3))):
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""The batched augmentation against the per-picture oracle, and the statistics of its draws."""
+"""The batched augmentation against the per-image oracle, and the statistics of its draws."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gloam.augmentation.augmenter import (
 )
 from gloam.augmentation.config import IMAGENET_FILL
 from gloam.batches.batch import Batch
-from tests.oracles.augmentation import augment_picture
+from tests.oracles.augmentation import augment_image
 
 CAJ: dict[str, Any] = {
     "pad": 10,
@@ -87,10 +87,10 @@ def test_equals_the_oracle(name: str, frames: int | None) -> None:
         assert result.images.shape == (len(draws.rows), *batch.images.shape[1:])
         for r, source in enumerate(draws.rows.tolist()):
             clip, expected = result.images[r], batch.images[source]
-            for got, picture in zip(
+            for got, image in zip(
                 clip[None] if frames is None else clip, expected[None] if frames is None else expected, strict=True
             ):
-                oracle = augment_picture(picture.numpy(), draws, r, config.pad_mode)
+                oracle = augment_image(image.numpy(), draws, r, config.pad_mode)
                 difference = np.abs(got.numpy() - oracle)
                 if draws.weighted_grey[r].any():
                     # floor() of a float32 sum may fall one grey level beside that of float64: at most two pixels here.

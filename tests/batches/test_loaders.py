@@ -16,7 +16,7 @@ from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
 from gloam.pixels.store import PixelStore, image_paths, open_store
 from gloam.sampling.base import SamplerConfig, create_sampler
-from tests.pixels.images import write_pictures
+from tests.pixels.images import write_images
 
 IDS, PER_MODALITY = 4, 3
 
@@ -24,7 +24,7 @@ IDS, PER_MODALITY = 4, 3
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")
-    write_pictures(folder, 96)
+    write_images(folder, 96)
     return folder
 
 
@@ -166,12 +166,12 @@ def test_mistakes(root: Path) -> None:
         test_loader(records[1:], store, batch_size=4, frames=4)
 
 
-def test_unreadable_picture_names_itself_through_a_worker(root: Path, tmp_path: Path) -> None:
-    write_pictures(tmp_path, 24)
+def test_unreadable_image_names_itself_through_a_worker(root: Path, tmp_path: Path) -> None:
+    write_images(tmp_path, 24)
     (tmp_path / "0007.jpg").write_bytes(b"")
     records = _images()
     loader = test_loader(records, _store(tmp_path, records), batch_size=24, workers=1)
-    with pytest.raises(GloamError, match=r"^1 of 24 pictures .*0007.jpg \(the file is empty\).*skip\.$"):
+    with pytest.raises(GloamError, match=r"^1 of 24 images .*0007.jpg \(the file is empty\).*skip\.$"):
         list(loader)
 
 

@@ -38,7 +38,7 @@ def test_a_file_of_the_teacher_may_use_other_names(tmp_path: Path) -> None:
     torch.testing.assert_close(coarse, expected[-1])
 
 
-def test_every_picture_keeps_one_of_five_looks() -> None:
+def test_every_image_keeps_one_of_five_looks() -> None:
     images = torch.randint(0, 256, (200, 3, 4, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     shown = one_channel(images, torch.Generator().manual_seed(1))
     grey = images.float().mean(1).byte()

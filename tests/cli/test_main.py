@@ -95,14 +95,14 @@ def test_own_table_trains_end_to_end(drawn: Path, tmp_path: Path) -> None:
     assert "table/default" in json.loads((tmp_path / "run" / "results.json").read_text())["protocols"]
 
 
-def test_pictures_of_a_run(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_a_run(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "sysu_mm01/base", *small_words("sysu_mm01/base", drawn), "--output", "run"]) == 0
     for words in (["curves", "run"], ["embedding", "run"], ["embedding", "run", "--projection", "tsne"]):
-        assert cli.main([*words, "--output", "picture.png"]) == 0
-        with Image.open("picture.png") as picture:
-            picture.load()
-            assert min(picture.size) > 100
-        Path("picture.png").unlink()
+        assert cli.main([*words, "--output", "image.png"]) == 0
+        with Image.open("image.png") as image:
+            image.load()
+            assert min(image.size) > 100
+        Path("image.png").unlink()

@@ -1,4 +1,4 @@
-"""Matching of identities between spectra: against loops, and the properties that the specification lists."""
+"""Matching of identities between modalities: against loops, and the properties that the specification lists."""
 
 from __future__ import annotations
 

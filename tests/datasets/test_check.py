@@ -31,12 +31,12 @@ def test_counts_warn_and_fail_only_under_strict(tmp_path):
     assert "error: 14 counts differ" in " ".join(shown(strict).split())
 
 
-def test_broken_pictures_are_all_found(tmp_path):
+def test_broken_images_are_all_found(tmp_path):
     root = trees.market(tmp_path)
     whole = (root / "query/0003_c1s1_000001_00.jpg").read_bytes()
     (root / "query/0003_c1s1_000001_00.jpg").write_bytes(whole[:-40])
     (root / "query/0005_c2s1_000001_00.jpg").write_bytes(b"")
-    (root / "bounding_box_test/0000_c1s1_000151_01.jpg").write_bytes(b"this is no picture")
+    (root / "bounding_box_test/0000_c1s1_000151_01.jpg").write_bytes(b"this is no image")
     report = check("market1501", root, workers=2, progress=False)
     assert not report.ok
     assert dict(report.unreadable).keys() == {
@@ -99,7 +99,7 @@ def test_wrong_root_raises(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "extension"), [("L", "png"), ("P", "png"), ("I;16", "png"), ("RGB", "bmp")])
-def test_unusual_pictures_are_fine(tmp_path, mode, extension):
+def test_unusual_images_are_fine(tmp_path, mode, extension):
     path = tmp_path / f"x.{extension}"
     Image.new(mode, (1, 1)).save(path)
     assert decode_problem(path) is None

@@ -44,7 +44,7 @@ def test_length_filter(tmp_path):
 
 
 def test_longer_filter_may_empty_a_part(tmp_path):
-    with pytest.raises(GloamError, match="No query picture"):
+    with pytest.raises(GloamError, match="No query image"):
         load_dataset("hitsz_vcm", trees.vcm(tmp_path, "B"), min_frames=13)
 
 

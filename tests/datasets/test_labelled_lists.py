@@ -3,7 +3,7 @@ from gloam.datasets.records import Modality
 
 
 def records(pairs):
-    return labelled_records({Modality.VISIBLE: pairs}, camera=lambda _, light: 1)
+    return labelled_records({Modality.VISIBLE: pairs}, camera=lambda _, modality: 1)
 
 
 def test_folder_numbers_are_the_original_ids():

@@ -49,8 +49,8 @@ def test_protocols(root):
 
 
 def test_missing_and_broken_files(root):
-    trees.text(root, "idx/train_vis.txt", "vis/0001/picture.jpg 0")
-    with pytest.raises(GloamError, match=r"'vis/0001/picture\.jpg' names no camera"):
+    trees.text(root, "idx/train_vis.txt", "vis/0001/image.jpg 0")
+    with pytest.raises(GloamError, match=r"'vis/0001/image\.jpg' names no camera"):
         load_dataset("llcm", root)
     (root / "idx/test_id.txt").unlink()
     (root / "idx/train_vis.txt").unlink()

@@ -59,13 +59,13 @@ def test_foreign_names_are_remarked(market):
     trees.put(market, "query/selfie.jpg", "query/._0003_c1s1_000001_00.jpg")
     dataset = get_dataset("market1501")(market)
     assert len(dataset.load().query) == 2
-    assert "query: 1 pictures with other names are ignored: selfie.jpg" in dataset.remarks
+    assert "query: 1 images with other names are ignored: selfie.jpg" in dataset.remarks
 
 
 def test_empty_folder(market):
     for file in (market / "query").iterdir():
         file.unlink()
-    with pytest.raises(GloamError, match="No query picture was found"):
+    with pytest.raises(GloamError, match="No query image was found"):
         load_dataset("market1501", market)
 
 

@@ -2,14 +2,14 @@ from gloam.datasets.query_gallery import NO_MATCH, ONE_CAMERA, divide, fitting_p
 from gloam.datasets.records import Modality, Record
 
 
-def record(pid, cam, number=0, light=Modality.VISIBLE):
-    return Record((f"{pid}_{cam}_{number}.jpg",), pid, cam, light, pid)
+def record(pid, cam, number=0, modality=Modality.VISIBLE):
+    return Record((f"{pid}_{cam}_{number}.jpg",), pid, cam, modality, pid)
 
 
 def test_one_query_per_id_and_camera():
     records = [record(1, c, n) for c in (1, 2) for n in range(3)] + [record(2, 1), record(2, 2), record(3, 1)]
     test = divide(records, "d")
-    # Id 2 has one picture per camera: the first is its query. Id 3 has one at all: a distractor.
+    # Id 2 has one image per camera: the first is its query. Id 3 has one at all: a distractor.
     assert [(r.pid, r.cam, r.paths[0]) for r in test.query] == [
         (1, 1, "1_1_0.jpg"),
         (1, 2, "1_2_0.jpg"),

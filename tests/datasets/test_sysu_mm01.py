@@ -96,11 +96,11 @@ def test_missing_parts_are_named(tmp_path):
     with pytest.raises(GloamError, match="ids 7 are in the test list and a training list"):
         load_dataset("sysu_mm01", root)
     trees.text(root, "exp/test_id.txt", "99")
-    with pytest.raises(GloamError, match="No query picture was found"):
+    with pytest.raises(GloamError, match="No query image was found"):
         load_dataset("sysu_mm01", root)
 
 
-def permutation_file(path, pictures, trials=10):
+def permutation_file(path, images, trials=10):
     """The authors' nested cells: camera -> id -> trials x n, empty where there is nothing."""
     generator = np.random.default_rng(0)
     cameras = np.empty((6, 1), dtype=object)
@@ -109,8 +109,8 @@ def permutation_file(path, pictures, trials=10):
         people = np.empty((20, 1), dtype=object)
         for pid in range(1, 21):
             people[pid - 1, 0] = np.zeros((0, 0))
-            if (pid, cam) in pictures:
-                order = np.stack([generator.permutation(pictures[pid, cam]) + 1 for _ in range(trials)])
+            if (pid, cam) in images:
+                order = np.stack([generator.permutation(images[pid, cam]) + 1 for _ in range(trials)])
                 people[pid - 1, 0] = orders[pid, cam] = order.astype(np.uint16)
         cameras[cam - 1, 0] = people
     savemat(path, {"rand_perm_cam": cameras})
@@ -138,7 +138,7 @@ def test_official_permutations(tmp_path):
 def test_permutations_of_other_data_are_refused(tmp_path):
     root = trees.sysu(tmp_path / "data")
     permutation_file(tmp_path / "other.mat", {**trees.SYSU, (9, 1): 5})
-    with pytest.raises(GloamError, match="camera 1, id 9 needs 10 permutations of 12 pictures, found 10x5"):
+    with pytest.raises(GloamError, match="camera 1, id 9 needs 10 permutations of 12 images, found 10x5"):
         load_dataset("sysu_mm01", root, permutations=tmp_path / "other.mat")
     with pytest.raises(GloamError, match="There is no permutation file"):
         load_dataset("sysu_mm01", root, permutations=tmp_path / "none.mat")

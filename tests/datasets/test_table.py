@@ -52,7 +52,7 @@ def test_default_split_of_one_light(tmp_path):
     splits = load_dataset("table", path)
     counts = splits.counts()
     assert (counts["train_ids"], counts["query_ids"], counts["gallery_ids"]) == (5, 5, 5)
-    # One query per (id, camera), the other two pictures in the gallery.
+    # One query per (id, camera), the other two images in the gallery.
     assert (counts["query_records"], counts["gallery_records"]) == (10, 20)
     assert not {r.paths for r in splits.query} & {r.paths for r in splits.gallery}
     assert not {r.pid_raw for r in splits.train} & {r.pid for r in splits.gallery}
@@ -152,15 +152,15 @@ def test_parquet_equals_csv(tmp_path):
 
 def test_images_elsewhere(tmp_path):
     path = table(tmp_path / "lists", "path,pid", "1.jpg,1", "2.jpg,2", put=False)
-    trees.put(tmp_path / "pictures", "1.jpg", "2.jpg")
-    splits = load_dataset("table", path, images=str(tmp_path / "pictures"), test_fraction=0)
-    assert splits.root == tmp_path / "pictures"
+    trees.put(tmp_path / "images", "1.jpg", "2.jpg")
+    splits = load_dataset("table", path, images=str(tmp_path / "images"), test_fraction=0)
+    assert splits.root == tmp_path / "images"
     absolute = table(
-        tmp_path / "lists", "path,pid", f"{tmp_path}/pictures/1.jpg,1", f"{tmp_path}/pictures/2.jpg,2", put=False
+        tmp_path / "lists", "path,pid", f"{tmp_path}/images/1.jpg,1", f"{tmp_path}/images/2.jpg,2", put=False
     )
     again = load_dataset("table", absolute, test_fraction=0)
     assert all((again.root / r.paths[0]).is_file() for r in again.train)
-    inside = load_dataset("table", absolute, images=str(tmp_path / "pictures"), test_fraction=0)
+    inside = load_dataset("table", absolute, images=str(tmp_path / "images"), test_fraction=0)
     assert [r.paths[0] for r in inside.train] == ["1.jpg", "2.jpg"]
 
 
@@ -173,7 +173,7 @@ def test_folder_with_pattern(tmp_path):
     assert {r.modality for r in splits.gallery} == {Modality.VISIBLE}
     assert sum(splits.counts()[f"{p}_records"] for p in ("train", "query", "gallery")) == 16
     assert any("readme.jpg" in remark for remark in dataset.remarks)
-    with pytest.raises(GloamError, match=r"No picture under .* matches the pattern"):
+    with pytest.raises(GloamError, match=r"No image under .* matches the pattern"):
         load_dataset("table", tmp_path, pattern="{pid}_{cam}.png")
     # A folder per person is the default.
     assert load_dataset("table", tmp_path).counts()["train_ids"] == 2
@@ -191,13 +191,13 @@ def test_folder_of_tracklets(tmp_path):
     [
         ("path,person", ["a.jpg,1"], r"has no column 'pid'[\s\S]*path, pid required"),
         ("image,pid", ["a.jpg,1"], "has no column 'path'"),
-        ("path,pid", [], "holds no pictures"),
+        ("path,pid", [], "holds no images"),
         ("path,pid", ["a.jpg,1", "b.jpg,2", "./a.jpg,3"], "a.jpg is listed twice, in rows 1 and 3"),
         ("path,pid", ["a.jpg,1", "b.jpg,"], "row 2 has no pid"),
         ("path,pid,cam", ["a.jpg,1,1", "b.jpg,2,"], "row 2 has no cam"),
         ("path,pid,modality", ["a.jpg,1,infrered", "b.jpg,2,ir"], r"modality 'infrered'\. Did you mean 'infrared'"),
         ("path,pid,split", ["a.jpg,1,trian", "b.jpg,2,test"], r"split 'trian'\. Did you mean 'train"),
-        ("path,pid,split", ["a.jpg,1,train", "b.jpg,2,query"], "no picture has the split 'gallery'"),
+        ("path,pid,split", ["a.jpg,1,train", "b.jpg,2,query"], "no image has the split 'gallery'"),
         ("path,pid,split", ["a.jpg,1,test", "b.jpg,2,query"], "'test' cannot be mixed"),
         ("path,pid", ["a.jpg,1", "b.jpg,1"], "shows one person only"),
     ],

@@ -11,7 +11,7 @@ from tests.datasets import trees
 
 
 def people(visible, infrared) -> DatasetSplits:
-    """Two pictures per identity and light; original ids are 100 + label."""
+    """Two images per identity and light; original ids are 100 + label."""
     train = tuple(
         Record((f"{light.name}/{pid}_{n}.jpg",), pid, 1, light, 100 + pid)
         for light, pids in ((Modality.VISIBLE, visible), (Modality.INFRARED, infrared))
@@ -47,7 +47,7 @@ def test_nothing_leaks_and_the_truth_is_kept():
     assert shuffled.validation_pids == ()
     assert weak.true_labels(shuffled.train).tolist() == [record.pid for record in original.train]
     assert weak.truth(Modality.INFRARED).dtype == np.int64
-    # Inside one light, people stay together and apart.
+    # Inside one modality, people stay together and apart.
     for light in Modality:
         pairs = {(a.pid, b.pid) for a, b in zip(original.train, shuffled.train, strict=True) if a.modality is light}
         assert len(pairs) == 20
@@ -91,5 +91,5 @@ def test_test_records_stay_and_one_light_is_refused(tmp_path):
     splits = load_dataset("sysu_mm01", trees.sysu(tmp_path))
     shuffled, _ = shuffle_labels_per_modality(splits, seed=0)
     assert (shuffled.query, shuffled.gallery, shuffled.protocols) == (splits.query, splits.gallery, splits.protocols)
-    with pytest.raises(GloamError, match="no infrared training pictures"):
+    with pytest.raises(GloamError, match="no infrared training images"):
         shuffle_labels_per_modality(people(range(3), ()), seed=0)

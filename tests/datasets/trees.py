@@ -19,7 +19,7 @@ def jpeg() -> bytes:
 
 
 def put(root: Path, *names: str) -> None:
-    """Write the picture under every name."""
+    """Write the image under every name."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def text(root: Path, name: str, content: str) -> None:
     path.write_bytes(content.encode())
 
 
-# (id, camera) -> pictures. Ids 1, 2, 5: train; 7: val; 9, 12: test. 5 lacks camera 1; 12 has no indoor camera.
+# (id, camera) -> images. Ids 1, 2, 5: train; 7: val; 9, 12: test. 5 lacks camera 1; 12 has no indoor camera.
 SYSU: Mapping[tuple[int, int], int] = {
     **{(pid, cam): 2 for pid in (1, 2, 7) for cam in range(1, 7)},
     **{(5, cam): 1 for cam in (4, 5, 6)},
@@ -43,8 +43,8 @@ SYSU: Mapping[tuple[int, int], int] = {
 }
 
 
-def sysu(root: Path, pictures: Mapping[tuple[int, int], int] = SYSU) -> Path:
-    for (pid, cam), count in pictures.items():
+def sysu(root: Path, images: Mapping[tuple[int, int], int] = SYSU) -> Path:
+    for (pid, cam), count in images.items():
         put(root, *(f"cam{cam}/{pid:04d}/{n:04d}.jpg" for n in range(1, count + 1)))
     text(root, "exp/train_id.txt", "1,2,5")
     text(root, "exp/val_id.txt", "7")
@@ -114,7 +114,7 @@ def vcm(root: Path, layout: str) -> Path:
 
 
 def bupt(root: Path) -> Path:
-    """Pids 2 and 10 (string order trap) in training, a query of each light, one auxiliary person."""
+    """Pids 2 and 10 (string order trap) in training, a query of each modality, one auxiliary person."""
     paths: dict[str, dict[str, dict[str, dict[str, list[str]]]]] = {}
 
     def track(pid: int, light: str, camera: str, tracklet: int, frames: int) -> None:
@@ -149,7 +149,7 @@ TEST_BUPT: Sequence[tuple[int, str, str, int]] = (
 
 
 def market(root: Path) -> Path:
-    """Ids -1 and 0, a file that is no picture."""
+    """Ids -1 and 0, a file that is no image."""
     put(root, *(f"bounding_box_train/{n}" for n in ("0007_c2s1_000001_01.jpg", "0002_c1s1_000451_03.jpg")))
     put(root, "bounding_box_train/0002_c6s1_000100_01.JPG", "bounding_box_train/0000_c6s1_000100_01.jpg")
     put(root, "query/0003_c1s1_000001_00.jpg", "query/0005_c2s1_000001_00.jpg")

@@ -1,5 +1,5 @@
 """The drawing of synthetic people: every layout loads, same seed same bytes, nothing half-written, neither trivial nor
-hopeless across lights."""
+hopeless across modalities."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_every_layout_loads(layout: str, tmp_path: Path) -> None:
     parts = {"train": splits.train, "query": splits.query, "gallery": splits.gallery}
     assert all(parts.values())
     files = [p for p in out.rglob("*") if p.suffix in (".jpg", ".bmp")]
-    assert len(files) == found["pictures"]
+    assert len(files) == found["images"]
     assert found["people"] == 5
     named = [path for part in (*parts.values(), splits.auxiliary) for record in part for path in record.paths]
     assert len(named) == len(set(named))
     assert all((out / name).is_file() for name in named)
-    # Every picture is listed, except junk (Market), list_val (MSMT17) and the validation ids' none.
+    # Every image is listed, except junk (Market), list_val (MSMT17) and the validation ids' none.
     unlisted = {p.relative_to(out).as_posix() for p in files} - set(named)
     if layout == "msmt17":
         val = load_dataset(layout, out, train="train_val")
@@ -142,10 +142,10 @@ def test_same_seed_same_bytes_whatever_the_workers_and_the_order(tmp_path: Path)
     assert a == b
     assert not set(a.values()) & {value for key, value in c.items() if key.endswith(".jpg")}
     shots = [render.Shot(str(i), i % 3, 1 + i % 2, i % 2 == 1, i) for i in range(6)]
-    forth = [render.draw_picture(0, shot, 32, 16) for shot in shots]
+    forth = [render.draw_image(0, shot, 32, 16) for shot in shots]
     for cached in (person.person, render._palette):
         cached.cache_clear()
-    back = [render.draw_picture(0, shot, 32, 16) for shot in reversed(shots)]
+    back = [render.draw_image(0, shot, 32, 16) for shot in reversed(shots)]
     assert all(np.array_equal(x, y) for x, y in zip(forth, reversed(back), strict=True))
 
 
@@ -169,7 +169,7 @@ def test_infrared_brightness_does_not_follow_visible_brightness() -> None:
 
 
 def test_a_walk_moves_smoothly() -> None:
-    frames = [render.draw_picture(0, render.Shot("x", 5, 1, False, 0, t), 64, 32).astype(float) for t in range(8)]
+    frames = [render.draw_image(0, render.Shot("x", 5, 1, False, 0, t), 64, 32).astype(float) for t in range(8)]
     near = np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(frames)])
     far = np.abs(frames[0] - frames[7]).mean()
     assert 1.0 < near < 0.8 * far
@@ -185,7 +185,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(28, "No space left on device")
         return np.zeros((height, width, 3), dtype=np.uint8)
 
-    monkeypatch.setattr(render, "draw_picture", full)
+    monkeypatch.setattr(render, "draw_image", full)
     with pytest.raises(OSError, match="No space"):
         draw_dataset("market1501", tmp_path / "d", **SMALL)
     assert os.listdir(tmp_path) == []
@@ -200,7 +200,7 @@ def test_a_used_folder_stays_as_it_is_and_an_empty_one_is_taken(tmp_path: Path) 
     assert [p.name for p in tmp_path.rglob("*")] == ["used", "mine.txt"]
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert draw_dataset("personx", empty, images=1, **SMALL)["pictures"] == len(list(empty.rglob("*.jpg")))
+    assert draw_dataset("personx", empty, images=1, **SMALL)["images"] == len(list(empty.rglob("*.jpg")))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_wrong_arguments(layout: str, options: dict[str, int], message: str, tmp
 
 
 def rank1(query: Features, gallery: Features) -> float:
-    """Share of query rows whose nearest gallery row is of the same person; rows are (person, pictures, features)."""
+    """Share of query rows whose nearest gallery row is of the same person; rows are (person, images, features)."""
     people, pictures, size = gallery.shape
     flat = gallery.reshape(-1, size)
     rows = query.reshape(-1, size)
@@ -258,13 +258,13 @@ def gradient_profile(picture: npt.NDArray[np.uint8]) -> Features:
 
 
 def test_neither_trivial_nor_hopeless_across_lights() -> None:
-    """Colour and brightness know nothing across lights, shape and pattern do. 40 people: chance is 2.5 %."""
+    """Colour and brightness know nothing across modalities, shape and pattern do. 40 people: chance is 2.5 %."""
     people, pictures = 40, 6
 
     def draw(infrared: bool, cams: tuple[int, ...]) -> list[list[npt.NDArray[np.uint8]]]:
         return [
             [
-                render.draw_picture(0, render.Shot("x", n, cams[i % len(cams)], infrared, i), 128, 64)
+                render.draw_image(0, render.Shot("x", n, cams[i % len(cams)], infrared, i), 128, 64)
                 for i in range(pictures)
             ]
             for n in range(people)

@@ -25,7 +25,7 @@ def _gallery(lengths: list[int]) -> list:
 
 
 def _drawn(protocol: Protocol, gallery: list) -> list[list[int]]:
-    """Per trial the numbers of the pictures drawn, in order."""
+    """Per trial the numbers of the images drawn, in order."""
     found = select(splits([record(1, 3, IR)], gallery, protocol), protocol)
     chosen = [entries for _, entries in trials(protocol, found)]
     return [[int(gallery[found.gallery[e]].paths[0][-8:-4]) for e in entries] for entries in chosen]
@@ -62,7 +62,7 @@ def test_draws_go_through_ids_then_cameras_in_the_protocols_order() -> None:
     assert queries.tolist() == [0]
 
 
-def test_fewer_pictures_than_shots_are_all_taken() -> None:
+def test_fewer_images_than_shots_are_all_taken() -> None:
     assert sorted(_drawn(Protocol("x/multi", shots=10, trials=1), _gallery([4]))[0]) == [0, 1, 2, 3]
 
 

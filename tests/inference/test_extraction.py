@@ -52,7 +52,7 @@ def test_features_are_in_order_and_do_not_depend_on_the_batch(pictures: Any, met
     )
 
 
-def test_mirror_is_the_unit_mean_of_both_pictures(pictures: Any, method: Method[Any]) -> None:
+def test_mirror_is_the_unit_mean_of_both_images(pictures: Any, method: Method[Any]) -> None:
     records, store = pictures
     images = normalize(torch.from_numpy(store.read(np.arange(len(store)))))
     lights = torch.tensor([int(record.modality) for record in records])

@@ -121,7 +121,7 @@ def test_damage_that_only_decoding_finds_is_one_sentence_from_a_worker_too(
     monkeypatch.setattr(export, "scan_video", too_long)
     original_extract = export.extract_features
     monkeypatch.setattr(export, "extract_features", lambda *a, **k: original_extract(*a, **{**k, "workers": 1}))
-    with pytest.raises(GloamError, match=r"^The video .*tail\.mp4 cannot be read: it ends before picture 10 of 30"):
+    with pytest.raises(GloamError, match=r"^The video .*tail\.mp4 cannot be read: it ends before image 10 of 30"):
         extract_to_file(run, tmp_path / "tail.mp4", tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 
@@ -137,10 +137,10 @@ def test_mixed_and_empty_folders_are_refused(run: Path, tmp_path: Path) -> None:
         extract_to_file(run, tmp_path / "empty", tmp_path / "out.csv")
 
 
-def test_a_method_for_pictures_refuses_a_video(tmp_path: Path) -> None:
+def test_a_method_for_images_refuses_a_video(tmp_path: Path) -> None:
     from gloam.datasets import Modality
     from gloam.inference.feature_files import open_videos
     from tests.training.tiny import tiny_recipe
 
-    with pytest.raises(GloamError, match=r"a\.mp4 is a video, but .*'base' works on single pictures"):
+    with pytest.raises(GloamError, match=r"a\.mp4 is a video, but .*'base' works on single images"):
         open_videos([tmp_path / "a.mp4"], tmp_path, tiny_recipe(tmp_path), Modality.VISIBLE)

@@ -77,12 +77,12 @@ def test_equal_features_give_log_of_all_stripes() -> None:
     assert cycle_contrastive_loss(same, same).item() == pytest.approx(math.log(192), abs=1e-9)
 
 
-def test_the_same_parts_in_every_picture_give_log_of_the_batch() -> None:
+def test_the_same_parts_in_every_image_give_log_of_the_batch() -> None:
     parts = torch.eye(6, dtype=torch.float64).expand(32, 6, 6)
     assert cycle_contrastive_loss(parts, parts).item() == pytest.approx(math.log(32), abs=1e-4)
 
 
-def test_orthonormal_stripes_that_agree_across_spectra_give_zero() -> None:
+def test_orthonormal_stripes_that_agree_across_modalities_give_zero() -> None:
     stripes = torch.eye(24, dtype=torch.float64).reshape(4, 6, 24)
     assert cycle_contrastive_loss(stripes, stripes).item() == pytest.approx(0, abs=1e-4)
 
@@ -97,7 +97,7 @@ def test_symmetries() -> None:
     torch.testing.assert_close(cycle_contrastive_loss(visible @ rotation, infrared @ rotation), base)
 
 
-def test_gradient_flows_to_both_spectra() -> None:
+def test_gradient_flows_to_both_modalities() -> None:
     visible, infrared, _ = (x.requires_grad_() if x.is_floating_point() else x for x in _features())
     cycle_contrastive_loss(visible, infrared).backward()
     assert visible.grad.abs().sum() > 0

@@ -27,7 +27,7 @@ def test_figure_order_puts_ones_where_the_figure_does() -> None:
     assert torch.equal(order_matrix(FIGURE_ORDER)[0], expected)
 
 
-def test_shuffling_moves_whole_stripes_and_the_inverse_order_restores_the_picture() -> None:
+def test_shuffling_moves_whole_stripes_and_the_inverse_order_restores_the_image() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(5, 3, 12, 4, generator=generator)
     orders = draw_orders(5, 6, generator)
@@ -38,7 +38,7 @@ def test_shuffling_moves_whole_stripes_and_the_inverse_order_restores_the_pictur
     assert torch.equal(shuffle_stripes(shuffled, orders.argsort(dim=1)), images)
 
 
-def test_matrix_times_stripes_is_the_shuffled_picture() -> None:
+def test_matrix_times_stripes_is_the_shuffled_image() -> None:
     stripes = torch.arange(6.0)[None, None, :, None]
     assert torch.equal(
         shuffle_stripes(stripes, FIGURE_ORDER)[0, 0, :, 0], order_matrix(FIGURE_ORDER)[0] @ torch.arange(6.0)

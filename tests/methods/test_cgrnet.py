@@ -118,7 +118,7 @@ def test_one_step_moves_the_gates_and_they_are_logged() -> None:
     assert all(method.training_step(data)[name] != 0 for name in gates)
 
 
-def test_a_picture_is_described_alone_and_by_its_own_stream() -> None:
+def test_an_image_is_described_alone_and_by_its_own_stream() -> None:
     method, data = _method().eval(), people(video=False)
     _open_gates(method)
     whole = method.extract(data.images, data.modalities)

@@ -39,7 +39,7 @@ def test_the_order_of_rows_changes_nothing_but_the_pairing_of_views_does(name: s
     visible_last = torch.cat([torch.arange(16, 32), torch.arange(16), torch.arange(48, 64), torch.arange(32, 48)])
     torch.testing.assert_close(method.training_step(batch.select(visible_last))["loss"], loss, atol=1e-4, rtol=1e-4)
     with pytest.raises(GloamError, match=r"augment\.visible_views"):
-        method.training_step(batch.select(order))  # views of different pictures beside each other
+        method.training_step(batch.select(order))  # views of different images beside each other
     with pytest.raises(GloamError, match="32 first and 0 second"):
         method.training_step(people(video=False))
 

@@ -39,14 +39,14 @@ def test_a_fresh_network_is_at_chance() -> None:
     assert scores[:, 0].mean().item() == pytest.approx(1 / 6, abs=0.08)
 
 
-def test_different_orders_for_both_spectra_and_no_pcc() -> None:
+def test_different_orders_for_both_modalities_and_no_pcc() -> None:
     method, data = _method(share_order=False, pcc=False), people(video=False)
     assert set(method.training_step(data)) == {"loss", "permutation", "permutation_accuracy"}
     method = _method(permutation=False)
     assert set(method.training_step(data)) == {"loss", "cycle_contrastive", "part_mass", "place_mass"}
 
 
-def test_stripes_compete_with_other_parts_of_their_own_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stripes_compete_with_other_parts_of_their_own_modality(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(mmgl, "cycle_contrastive_loss", lambda *_, **given: seen.append(given) or torch.ones(()))
     for share in (True, False):
@@ -78,16 +78,16 @@ def test_options_train(options: dict) -> None:
     assert torch.isfinite(loss)
 
 
-def test_accuracy_is_reported_for_both_spectra() -> None:
+def test_accuracy_is_reported_for_both_modalities() -> None:
     method, data = _method(), people(video=False)
     context = MemoryContext(method, data, epoch=0)
     method.on_epoch_start(context)
     assert set(context.logged) == {
-        f"permutation_{kind}_{light}" for kind in ("accuracy", "exact") for light in ("visible", "infrared")
+        f"permutation_{kind}_{modality}" for kind in ("accuracy", "exact") for modality in ("visible", "infrared")
     }
 
 
-def test_accuracy_is_measured_on_a_spread_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracy_is_measured_on_a_spread_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmgl, "_SCORED", 4)
     method, data = _method(), people(video=False)
     asked = []

@@ -1,4 +1,4 @@
-"""PF-MGCD: a working disentanglement, an order-free memory, soft labels, and no leak between the spectra."""
+"""PF-MGCD: a working disentanglement, an order-free memory, soft labels, and no leak between the modalities."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_an_averaged_teacher_starts_as_the_student_and_follows_slowly() -> None:
     assert not method.teacher.training
 
 
-def test_switches_for_each_spectrum_alone() -> None:
+def test_switches_for_each_modality_alone() -> None:
     """lambda_graph 0: matching only; match off: graph only; both: no memory, no partner, no shared label."""
     seen = {}
     for match, graph in ((True, 1.0), (True, 0.0), (False, 1.0), (False, 0.0)):
@@ -307,7 +307,7 @@ def test_triplet_uses_only_pairs_whose_relation_is_known() -> None:
     known_pairs_triplet(y, own, torch.where(visible, shared, -1), visible).backward()
     alone = x.detach()[:5].clone().requires_grad_()
     known_pairs_triplet(alone, own[:5], shared[:5], visible[:5]).backward()
-    scale = 4 / 8  # anchors of one spectrum against both
+    scale = 4 / 8  # anchors of one modality against both
     torch.testing.assert_close(y.grad[:5], alone.grad * scale)
     assert known_pairs_triplet(x[:1], own[:1], shared[:1], visible[:1]).item() == 0
 

@@ -1,4 +1,4 @@
-"""WSL-VIReID: where gradients go, what renaming one spectrum changes (nothing), and the losses of both phases."""
+"""WSL-VIReID: where gradients go, what renaming one modality changes (nothing), and the losses of both phases."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_step_of_the_second_phase_equals_the_loops() -> None:
     assert outputs["loss"] == pytest.approx(total, rel=1e-4)
 
 
-def test_without_relations_the_terms_between_the_spectra_vanish() -> None:
+def test_without_relations_the_terms_between_the_modalities_vanish() -> None:
     method, data = _method(), people(video=False)
     method.weak_on.fill_(True)
     outputs = method.training_step(data)
@@ -116,7 +116,7 @@ def test_names_of_the_infrared_identities_change_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(relations, renamed_relations, strict=True))
 
 
-def test_phase_one_trains_each_spectrum_alone() -> None:
+def test_phase_one_trains_each_modality_alone() -> None:
     method, data = _method(), people(video=False)
     method.start_stage("experts")
     outputs = method.training_step(data)
@@ -210,7 +210,7 @@ def test_the_strong_loss_has_a_weight() -> None:
         assert parts["loss"] == pytest.approx(total, rel=1e-5)
 
 
-def test_numbers_that_a_spectrum_does_not_use_are_nobodys_partner() -> None:
+def test_numbers_that_a_modality_does_not_use_are_nobodys_partner() -> None:
     method, data = _method(), people(video=False)
     kept = torch.nonzero((data.modalities == 0) | (data.pids < 2)).flatten()
     data = type(data)(**{name: getattr(data, name)[kept] for name in vars(data)})
@@ -222,7 +222,7 @@ def test_numbers_that_a_spectrum_does_not_use_are_nobodys_partner() -> None:
     assert (method.trusted | method.contradictory).any()
 
 
-def test_each_spectrum_alone_never_joins_the_labels() -> None:
+def test_each_modality_alone_never_joins_the_labels() -> None:
     """Baseline in phase 2: infrared labels reach no visible loss, and nothing is matched."""
     method, data = _method(supervision="baseline"), people(video=False)
     context = MemoryContext(method, data)
@@ -254,8 +254,8 @@ def test_the_clip_resnet_trains_in_both_phases() -> None:
         method.zero_grad()
         method.training_step(data)["loss"].backward()
         stem = method.backbone.network.stem
-        for light in (stem.visible, stem.infrared):
-            assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in light.parameters())
+        for modality in (stem.visible, stem.infrared):
+            assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in modality.parameters())
 
 
 def test_names_of_the_visible_identities_change_nothing() -> None:

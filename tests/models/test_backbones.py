@@ -51,7 +51,7 @@ def test_last_stride_sets_the_map_size(stride: int, size: tuple[int, int]) -> No
         assert tuple(maps.shape[2:]) == size
 
 
-def test_ibn_normalises_the_first_half_per_picture() -> None:
+def test_ibn_normalises_the_first_half_per_image() -> None:
     layer = IBN(6).train()
     out = layer(torch.randn(2, 6, 5, 4) * torch.tensor([1.0, 9.0])[:, None, None, None])
     torch.testing.assert_close(out[:, :3].mean(dim=(2, 3)), torch.zeros(2, 3), atol=1e-5, rtol=0)
@@ -79,10 +79,10 @@ def test_rows_of_a_mixed_batch_equal_rows_alone(arch: str, streams: int) -> None
 
 def test_a_batch_of_one_light_never_touches_the_other_stem() -> None:
     backbone = create_backbone("tiny", streams=2)
-    for light, used, idle in ((0, "stem_visible", "stem_infrared"), (1, "stem_infrared", "stem_visible")):
+    for modality, used, idle in ((0, "stem_visible", "stem_infrared"), (1, "stem_infrared", "stem_visible")):
         backbone.zero_grad()
         before = backbone.get_submodule(idle).bn1.running_mean.clone()
-        backbone(torch.randn(2, 3, 48, 32), torch.full((2,), light)).sum().backward()
+        backbone(torch.randn(2, 3, 48, 32), torch.full((2,), modality)).sum().backward()
         assert backbone.get_submodule(used).conv1.weight.grad is not None
         assert backbone.get_submodule(idle).conv1.weight.grad is None
         assert torch.equal(before, backbone.get_submodule(idle).bn1.running_mean)

@@ -76,7 +76,7 @@ def test_closed_gates_give_three_x_plus_mean_or_the_identity() -> None:
 
 
 def test_a_batch_of_the_published_size_fits_well_into_eight_gibibytes() -> None:
-    """648 positions of 512 channels (288 x 144 pictures): what two pictures keep for the backward pass, for 64."""
+    """648 positions of 512 channels (288 x 144 images): what two images keep for the backward pass, for 64."""
     graph, kept = GraphReasoning(512), {}
     maps = torch.randn(2, 512, 36, 18, requires_grad=True)
     weights = {p.untyped_storage().data_ptr() for p in graph.parameters()}
@@ -90,7 +90,7 @@ def test_a_batch_of_the_published_size_fits_well_into_eight_gibibytes() -> None:
         mixed = graph(maps)
     assert mixed.shape == maps.shape
     pair = sum(size for pointer, size in kept.items() if pointer not in weights)
-    # One 648 x 648 float32 matrix per picture, its values, and the map itself.
+    # One 648 x 648 float32 matrix per image, its values, and the map itself.
     assert pair >= 2 * 648 * 648 * 4
     assert 32 * pair < 2**29
 

@@ -50,9 +50,12 @@ def test_clip_towers_compute_what_the_release_computes(arch: str, tower: type, n
     images = torch.randn(2, 3, 96, 64)
     with torch.no_grad():
         expected = oracle(images)
-        for light in (0, 1):
+        for modality in (0, 1):
             torch.testing.assert_close(
-                backbone(images, torch.full((2,), light)), expected, atol=2e-3 * expected.abs().max().item(), rtol=1e-3
+                backbone(images, torch.full((2,), modality)),
+                expected,
+                atol=2e-3 * expected.abs().max().item(),
+                rtol=1e-3,
             )
 
 
@@ -81,7 +84,7 @@ def test_timm_names_fill_every_stream(arch: str, wrapped: bool, method: str, tmp
     backbone = next(m for n, m in target.named_modules() if n.endswith("backbone")).eval()
     images = torch.randn(2, 3, 64, 32)
     with torch.no_grad():
-        streams = [backbone(images, torch.full((2,), light)) for light in (0, 1)]
+        streams = [backbone(images, torch.full((2,), modality)) for modality in (0, 1)]
     assert torch.equal(*streams)
     stem = getattr(backbone.network, "patch_embed" if "vit" in arch else "conv1" if arch == "test_resnet" else "stem")
     plain = getattr(network, "patch_embed" if "vit" in arch else "conv1" if arch == "test_resnet" else "stem")
@@ -100,12 +103,12 @@ def test_runs_of_other_methods_and_stream_counts(source_streams: int, target_str
         load_weights(target, tmp_path / "run.pth", minimum=1.0)
         backbone = target.net.backbone if name == "base" else target.backbone
         images = torch.randn(2, 3, 64, 32)
-        for light in (0, 1):
-            # One stem of the file stands for both spectra; two stems in one give the visible one.
-            seen = light if source_streams == backbone.streams == 2 else 0
+        for modality in (0, 1):
+            # One stem of the file stands for both modalities; two stems in one give the visible one.
+            seen = modality if source_streams == backbone.streams == 2 else 0
             with torch.no_grad():
                 torch.testing.assert_close(
-                    backbone(images, torch.full((2,), light)), source.net.backbone(images, torch.full((2,), seen))
+                    backbone(images, torch.full((2,), modality)), source.net.backbone(images, torch.full((2,), seen))
                 )
 
 
@@ -117,9 +120,9 @@ def test_files_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_last_stride_of_timm_residual_networks() -> None:
-    images, light = torch.zeros(1, 3, 64, 32), torch.zeros(1, dtype=torch.int64)
+    images, modality = torch.zeros(1, 3, 64, 32), torch.zeros(1, dtype=torch.int64)
     for arch in ("timm:test_resnet", "timm:test_byobnet"):
-        rows = [create_backbone(arch, last_stride=s).eval()(images, light).shape[2] for s in (1, 2)]
+        rows = [create_backbone(arch, last_stride=s).eval()(images, modality).shape[2] for s in (1, 2)]
         assert rows == [4, 2]
         layers = create_backbone(arch, last_stride=1).modules()
         assert all(max(m.dilation) == 1 for m in layers if isinstance(m, torch.nn.Conv2d))

@@ -91,8 +91,8 @@ def test_mmgl_files_fill_both_stems(streams: int, method: str, tmp_path: Path) -
     target = create_method(method, 5)
     load_weights(target, tmp_path / "mmgl.t")
     images = torch.randn(2, 3, 96, 48)
-    for light in (0, 1):
-        modalities = torch.full((2,), light)
+    for modality in (0, 1):
+        modalities = torch.full((2,), modality)
         with torch.no_grad():
             left = pretrained.eval().backbone(images, modalities)
             right = target.eval().net.backbone(images, modalities)

@@ -17,12 +17,12 @@ def graph_attention(rows, weight, a, connected, slope=0.2):
 
 
 def weighted_part_attention(module, maps, feature):
-    """IWPA part by part and picture by picture."""
+    """IWPA part by part and image by image."""
     results = []
     rows_per_part = maps.shape[2] // module.num_parts
-    for picture, own in zip(maps, feature, strict=True):
+    for image, own in zip(maps, feature, strict=True):
         parts = [
-            picture[:, i * rows_per_part : (i + 1) * rows_per_part].mean(dim=(1, 2)) for i in range(module.num_parts)
+            image[:, i * rows_per_part : (i + 1) * rows_per_part].mean(dim=(1, 2)) for i in range(module.num_parts)
         ]
         first, second, third = (
             [layer.weight.squeeze(3).squeeze(2) @ s + layer.bias for s in parts]

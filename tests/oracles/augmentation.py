@@ -1,4 +1,4 @@
-"""One picture at a time, one published step after another: what the batched augmentation must equal."""
+"""One image at a time, one published step after another: what the batched augmentation must equal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ MEAN = np.array([0.485, 0.456, 0.406]).reshape(3, 1, 1)
 STD = np.array([0.229, 0.224, 0.225]).reshape(3, 1, 1)
 
 
-def augment_picture(picture: NDArray[np.uint8], draws: Draws, r: int, pad_mode: str = "zeros") -> NDArray[np.float64]:
-    """Output row ``r`` from its ``(3, H, W)`` uint8 source picture."""
-    _, height, width = picture.shape
+def augment_image(image: NDArray[np.uint8], draws: Draws, r: int, pad_mode: str = "zeros") -> NDArray[np.float64]:
+    """Output row ``r`` from its ``(3, H, W)`` uint8 source image."""
+    _, height, width = image.shape
     weights = draws.weighted_grey[r].double().numpy()
     if weights.any():
-        grey = np.floor(np.tensordot(weights, picture.astype(np.float64), 1) + 1e-4).astype(np.uint8)
-        picture = np.stack([grey] * 3)
+        grey = np.floor(np.tensordot(weights, image.astype(np.float64), 1) + 1e-4).astype(np.uint8)
+        image = np.stack([grey] * 3)
     if draws.random_grey[r]:
-        red, green, blue = picture.astype(np.int64)
-        picture = np.stack([((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)] * 3)
+        red, green, blue = image.astype(np.int64)
+        image = np.stack([((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)] * 3)
 
     border = [(0, 0), (draws.pad, draws.pad), (draws.pad, draws.pad)]
-    padded = np.pad(picture, border, mode="edge" if pad_mode == "replicate" else "constant")
+    padded = np.pad(image, border, mode="edge" if pad_mode == "replicate" else "constant")
     top, left = int(draws.top[r]), int(draws.left[r])
     x = padded[:, top : top + height, left : left + width]
     if draws.flip[r]:

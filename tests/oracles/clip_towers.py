@@ -74,7 +74,7 @@ class _Block(nn.Module):
 
 
 class ClipViT(nn.Module):
-    """ViT-B/32 tower (QuickGELU) on any picture size; positions are interpolated bicubically with antialiasing."""
+    """ViT-B/32 tower (QuickGELU) on any image size; positions are interpolated bicubically with antialiasing."""
 
     def __init__(self, width: int = 768, depth: int = 12, heads: int = 12, patch: int = 32, grid: int = 7) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Matching of ids between spectra written with lists and loops."""
+"""Matching of ids between modalities written with lists and loops."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def cycle_contrastive(visible, infrared, temperature, scope, target, negatives, center, orders, infrared_orders):
-    """Mean of both directions for arrays (B, P, D); a query competes with stripes of its own spectrum."""
+    """Mean of both directions for arrays (B, P, D); a query competes with stripes of its own modality."""
     batch, parts, _ = visible.shape
     sets = []
     for features in (visible, infrared):

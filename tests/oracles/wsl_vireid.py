@@ -16,7 +16,7 @@ def losses(pooled: Tensor, features: Tensor, pids, modalities, experts, prototyp
     Args:
         pooled: ``(n, D)`` features before the neck.
         features: ``(n, D)`` features behind it.
-        pids: labels, numbered per spectrum.
+        pids: labels, numbered per modality.
         modalities: 0 or 1.
         experts: weights W of visible, infrared and shared classifier.
         prototypes: ``(2, N, D)`` after this step's update.

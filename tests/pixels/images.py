@@ -1,4 +1,4 @@
-"""Small picture files for the tests of this folder."""
+"""Small image files for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 
-def write_pictures(root: Path, count: int, *, seed: int = 0, size: tuple[int, int] = (40, 24)) -> list[str]:
+def write_images(root: Path, count: int, *, seed: int = 0, size: tuple[int, int] = (40, 24)) -> list[str]:
     """``count`` JPEG files of blurred noise under ``root``; returns their names."""
     generator = np.random.default_rng(seed)
     root.mkdir(parents=True, exist_ok=True)

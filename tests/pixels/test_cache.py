@@ -18,9 +18,9 @@ from gloam.errors import GloamError
 from gloam.pixels import cache
 from gloam.pixels.cache import CacheError, CacheKey, ensure_cache
 from gloam.pixels.store import open_store
-from tests.pixels.images import write_pictures
+from tests.pixels.images import write_images
 
-# Builds a cache in chunks of 4 pictures with two decoding processes; the last argument slows every chunk down.
+# Builds a cache in chunks of 4 images with two decoding processes; the last argument slows every chunk down.
 _BUILD = """
 import sys, time
 from pathlib import Path
@@ -65,7 +65,7 @@ def _check(folder: Path, root: Path, paths: list[str]) -> None:
 
 
 def test_two_processes_build_one_cache(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path / "set", 24)
+    paths = write_images(tmp_path / "set", 24)
     builders = [_builder(tmp_path / "set", tmp_path / "cache", 24) for _ in range(2)]
     for builder in builders:
         _go(builder)
@@ -77,7 +77,7 @@ def test_two_processes_build_one_cache(tmp_path: Path) -> None:
 
 def test_two_processes_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file system has no locks the slower builder finds the cache in place and takes it."""
-    paths = write_pictures(tmp_path / "set", 6)
+    paths = write_images(tmp_path / "set", 6)
     key = CacheKey(tmp_path / "set", paths, 120, 60, "lanczos")
     monkeypatch.setitem(sys.modules, "fcntl", None)
     built = cache._build
@@ -93,7 +93,7 @@ def test_two_processes_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_kill_9_then_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = write_pictures(tmp_path / "set", 200)
+    paths = write_images(tmp_path / "set", 200)
     folder = tmp_path / "cache"
     builder = _builder(tmp_path / "set", folder, 200, delay=0.05)
     _go(builder)
@@ -128,7 +128,7 @@ def test_kill_9_then_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_full_disk_is_named_and_cleaned_up(tmp_path: Path) -> None:
     """A file-size limit stands for a full disk; both the builder and its worker processes meet it."""
-    write_pictures(tmp_path / "set", 24)
+    write_images(tmp_path / "set", 24)
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, {resource.RLIM_INFINITY}))\n"
     script = limited + _BUILD
     process = subprocess.run(
@@ -150,7 +150,7 @@ def test_full_disk_is_named_and_cleaned_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_disk_that_fills_up_while_decoding(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "CHUNK", 4)
-    paths = write_pictures(tmp_path / "set", 24)
+    paths = write_images(tmp_path / "set", 24)
     key = CacheKey(tmp_path / "set", paths, 120, 60, "lanczos")
     ask, fill, calls = cache._ask, cache.fill_rows, []
 
@@ -174,7 +174,7 @@ def test_disk_that_fills_up_while_decoding(tmp_path: Path, workers: int, monkeyp
 
 def test_worker_reports_a_write_error(tmp_path: Path) -> None:
     """The worker process itself answers with the error number instead of dying."""
-    paths = write_pictures(tmp_path / "set", 2)
+    paths = write_images(tmp_path / "set", 2)
     file = tmp_path / "file"
     file.write_bytes(b"")
     setup = {"file": "/dev/full", "offset": 0, "root": str(tmp_path / "set"), "height": 8, "width": 4}
@@ -195,7 +195,7 @@ def test_a_dead_worker_is_an_error_not_a_hang(tmp_path: Path) -> None:
 
 
 def test_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path / "set", 3)
+    paths = write_images(tmp_path / "set", 3)
     key = CacheKey(tmp_path / "set", paths, 120, 60, "lanczos")
     file, _ = ensure_cache(key, tmp_path / "cache", workers=1, progress=False)
     file.write_bytes(file.read_bytes()[:-10])
@@ -204,15 +204,15 @@ def test_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path / "set", 1)
+    paths = write_images(tmp_path / "set", 1)
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match="cannot be written"):
         ensure_cache(CacheKey(tmp_path / "set", paths, 8, 4, "lanczos"), tmp_path / "file" / "x", workers=1)
 
 
 def test_progress_names_the_size_before_building(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    paths = write_pictures(tmp_path / "set", 3)
+    paths = write_images(tmp_path / "set", 3)
     ensure_cache(CacheKey(tmp_path / "set", paths, 120, 60, "lanczos"), tmp_path / "cache", workers=1, progress=True)
     shown = capfd.readouterr().err
-    assert "3 pictures, 0.1 MiB" in shown
+    assert "3 images, 0.1 MiB" in shown
     assert "3/3" in shown

@@ -1,4 +1,4 @@
-"""Kinds of picture files, readable and not."""
+"""Kinds of image files, readable and not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gloam.pixels.decode import UnreadableImage, decode_image
-from tests.pixels.images import write_pictures
+from tests.pixels.images import write_images
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from tests.pixels.images import write_pictures
     ],
 )
 def test_equals_convert_then_resize(tmp_path: Path, name: str, filter_: Image.Resampling) -> None:
-    (path,) = write_pictures(tmp_path, 1)
+    (path,) = write_images(tmp_path, 1)
     with Image.open(tmp_path / path) as image:
         expected = np.asarray(image.convert("RGB").resize((14, 28), filter_)).transpose(2, 0, 1)
     pixels = decode_image(tmp_path / path, 28, 14, name)  # type: ignore[arg-type]
@@ -61,18 +61,18 @@ def test_palette_alpha_grey_and_bilevel(tmp_path: Path) -> None:
     assert set(np.unique(decode_image(tmp_path / "bilevel.png", 8, 8))) <= {0, 255}
 
 
-def test_one_pixel_picture(tmp_path: Path) -> None:
+def test_one_pixel_image(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (7, 8, 9)).save(tmp_path / "dot.png")
     pixels = decode_image(tmp_path / "dot.png", 16, 8)
     assert (pixels == np.array([7, 8, 9]).reshape(3, 1, 1)).all()
 
 
 def test_broken_files_give_a_reason(tmp_path: Path) -> None:
-    (path,) = write_pictures(tmp_path, 1)
+    (path,) = write_images(tmp_path, 1)
     whole = (tmp_path / path).read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     for name, reason in [
         ("cut.jpg", "[Tt]runcated"),

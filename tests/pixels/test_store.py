@@ -1,4 +1,4 @@
-"""Cached and on-the-fly stores: equal pixels, bad pictures, subsets, pickling."""
+"""Cached and on-the-fly stores: equal pixels, bad images, subsets, pickling."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gloam.errors import GloamError
 from gloam.pixels import cache as cache_module
 from gloam.pixels import store as store_module
 from gloam.pixels.store import CachedStore, DecodingStore, drop_unreadable, image_paths, open_store
-from tests.pixels.images import write_pictures
+from tests.pixels.images import write_images
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> tuple[Path, list[str]]:
     root = tmp_path / "set"
-    return root, write_pictures(root, 11)
+    return root, write_images(root, 11)
 
 
 def _open(root: Path, paths: list[str], **options: Any) -> Any:
@@ -61,7 +61,7 @@ def test_the_cache_is_read_not_decoded_again(tmp_path: Path, pictures: tuple[Pat
         os.utime(root / path, ns=(statuses[path].st_atime_ns, statuses[path].st_mtime_ns))
     np.testing.assert_array_equal(_open(root, paths, cache=tmp_path / "cache").read([3]), before)
     os.utime(root / paths[0])
-    with pytest.raises(GloamError, match="11 of 11 pictures cannot be read"):
+    with pytest.raises(GloamError, match="11 of 11 images cannot be read"):
         _open(root, paths, cache=tmp_path / "cache")
 
 
@@ -74,7 +74,7 @@ def test_size_filter_and_order_make_other_caches(tmp_path: Path, pictures: tuple
 
 
 @pytest.mark.parametrize("cache", ["off", "dir"])
-def test_bad_pictures_fail_or_are_listed(tmp_path: Path, pictures: tuple[Path, list[str]], cache: str) -> None:
+def test_bad_images_fail_or_are_listed(tmp_path: Path, pictures: tuple[Path, list[str]], cache: str) -> None:
     root, paths = pictures
     where = "off" if cache == "off" else tmp_path / "cache"
     (root / paths[2]).write_bytes(b"")
@@ -104,12 +104,12 @@ def test_drop_unreadable_drops_images_and_frames(tmp_path: Path, pictures: tuple
     assert same == kept
 
 
-def test_missing_pictures_are_named(tmp_path: Path, pictures: tuple[Path, list[str]]) -> None:
+def test_missing_images_are_named(tmp_path: Path, pictures: tuple[Path, list[str]]) -> None:
     root, paths = pictures
     (root / paths[5]).unlink()
-    with pytest.raises(GloamError, match=r"1 of 11 pictures are missing .*0005.jpg"):
+    with pytest.raises(GloamError, match=r"1 of 11 images are missing .*0005.jpg"):
         _open(root, paths, cache=tmp_path / "cache")
-    with pytest.raises(GloamError, match=r"1 of 2 pictures .*missing"):
+    with pytest.raises(GloamError, match=r"1 of 2 images .*missing"):
         _open(root, paths, cache="off").read([4, 5])
 
 
@@ -159,5 +159,5 @@ def test_stores_work_in_child_processes(
     process.join()
 
 
-def test_no_pictures(tmp_path: Path) -> None:
+def test_no_images(tmp_path: Path) -> None:
     assert len(_open(tmp_path, [], cache=tmp_path)) == 0

@@ -26,25 +26,25 @@ KINDS = [
 ]
 
 
-def _all_pictures(path: Path) -> np.ndarray:
+def _all_images(path: Path) -> np.ndarray:
     """Oracle: decode everything in order."""
     with av.open(str(path)) as container:
         return np.stack([f.to_ndarray(format="rgb24").transpose(2, 0, 1) for f in container.decode(video=0)])
 
 
 @pytest.mark.parametrize(("name", "codec"), KINDS)
-def test_chosen_pictures_equal_a_full_decoding(name: str, codec: str, tmp_path: Path) -> None:
+def test_chosen_images_equal_a_full_decoding(name: str, codec: str, tmp_path: Path) -> None:
     levels = write_video(tmp_path / name, 23, codec=codec)
     video = scan_video(tmp_path / name)
     assert video.length == 23
-    pictures = _all_pictures(tmp_path / name)
-    np.testing.assert_allclose(pictures.mean(axis=(1, 2, 3)), levels, atol=12)
+    images = _all_images(tmp_path / name)
+    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), levels, atol=12)
     for numbers in ([0, 4, 8, 12, 16, 20], [22, 3, 3, 0], [7], list(range(23))):
         found = read_frames(video, np.array(numbers), 48, 16)
-        np.testing.assert_array_equal(found, pictures[numbers])
+        np.testing.assert_array_equal(found, images[numbers])
 
 
-def test_only_wanted_pictures_are_converted_and_late_ones_are_reached_by_a_jump(
+def test_only_wanted_images_are_converted_and_late_ones_are_reached_by_a_jump(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(tmp_path / "long.mp4", 120, gop=10)
@@ -72,9 +72,9 @@ def test_rows_of_a_store_belong_to_their_videos(tmp_path: Path) -> None:
     videos = [scan_video(tmp_path / name) for name in ("a.mp4", "b.mkv")]
     store = pickle.loads(pickle.dumps(VideoStore(videos, 48, 16)))
     assert len(store) == 8
-    pictures = np.concatenate([_all_pictures(v.path) for v in videos])
+    images = np.concatenate([_all_images(v.path) for v in videos])
     rows = [7, 0, 3, 2, 7]
-    np.testing.assert_array_equal(store.read(rows), pictures[rows])
+    np.testing.assert_array_equal(store.read(rows), images[rows])
     assert VideoStore(videos, 20, 10, "bilinear").read([1]).shape == (1, 3, 20, 10)
 
 
@@ -89,7 +89,7 @@ def test_broken_files_are_named_with_a_cure(tmp_path: Path) -> None:
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
-    for name, reason in (("empty.mp4", "is empty"), ("text.avi", ""), ("cut.mp4", ""), ("sound.mkv", "no pictures")):
+    for name, reason in (("empty.mp4", "is empty"), ("text.avi", ""), ("cut.mp4", ""), ("sound.mkv", "no images")):
         with pytest.raises(GloamError, match=f"{name}.*{reason}.*Copy it again"):
             scan_video(tmp_path / name)
 

@@ -13,7 +13,7 @@ av = pytest.importorskip("av")
 def write_video(
     path: Path, length: int, *, codec: str = "libx264", size: tuple[int, int] = (48, 16), seed: int = 0, gop: int = 4
 ) -> np.ndarray:
-    """Write a video whose picture ``i`` has brightness ``20 + 200 i / length`` and a fixed pattern.
+    """Write a video whose image ``i`` has brightness ``20 + 200 i / length`` and a fixed pattern.
 
     Returns:
         ``(length,)`` mean brightness written.

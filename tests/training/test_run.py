@@ -133,13 +133,13 @@ def test_extract_writes_a_split_and_a_folder(finished: Path, sysu_root: Path, su
         assert set(stored["modality"]) == {"infrared"}
 
 
-def test_rank_list_is_a_picture(finished: Path, tmp_path: Path) -> None:
+def test_rank_list_is_an_image(finished: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     output = tmp_path / "list.png"
     assert cli.main(["rank-list", str(finished), "--output", str(output), "--queries", "3", "--top", "4"]) == 0
-    with Image.open(output) as picture:
-        assert picture.width > 300
+    with Image.open(output) as image:
+        assert image.width > 300
 
 
 def test_validation_selection_keeps_the_best_and_says_so(sysu_root: Path, tmp_path: Path) -> None:

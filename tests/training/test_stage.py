@@ -70,7 +70,7 @@ def test_fixed_iterations_and_the_samplers_own_number(sysu_root: Path, tmp_path:
     _train(sysu_root, tmp_path / "fixed", train={"epochs": 1, "iterations": 7})
     assert _kinds().count("step") == 7
     Spy.events.clear()
-    # 6 + 2 identities, 4 visible cameras x 3 pictures: floor(96 / (3 x 2)) + 1.
+    # 6 + 2 identities, 4 visible cameras x 3 images: floor(96 / (3 x 2)) + 1.
     _train(sysu_root, tmp_path / "own", train={"epochs": 1, "iterations": None})
     assert _kinds().count("step") == 17
 
@@ -96,7 +96,7 @@ def test_unsupervised_methods_only_see_the_labels_they_made(sysu_root: Path, tmp
             assert max(event[1]) < count - 10
     row = _last(run).history[0]
     assert row["pseudo_labels_outliers"] == 10
-    # Every third group of neighbours is a picture folder of one person and camera: pure clusters.
+    # Every third group of neighbours is an image folder of one person and camera: pure clusters.
     assert 0 < row["pseudo_labels_nmi"] <= 1
     assert torch.equal(_last(run).labels[:-10], ((torch.arange(count) + 1) // 3)[:-10])
 
@@ -127,7 +127,7 @@ def test_weak_labels_hide_the_partners_and_report_against_them(sysu_root: Path, 
     assert row["match_precision"] == row["match_recall"] == pytest.approx(agree / len(weak["visible"]))
 
 
-def test_a_method_may_extract_one_spectrum_only(
+def test_a_method_may_extract_one_modality_only(
     sysu_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -233,7 +233,7 @@ def test_one_light_in_a_batch_is_warned_about_once(
     sections = {"method": {"name": "spy_weak"}, "sampler": {"name": "shuffle", "batch_size": 1}}
     with caplog.at_level(logging.WARNING, "gloam"):
         _train(sysu_root, tmp_path / "run", **sections, train={"epochs": 1, "iterations": 4})
-    assert sum("pictures, so" in record.message for record in caplog.records) == 1
+    assert sum("images, so" in record.message for record in caplog.records) == 1
 
 
 def test_too_few_identities_are_named(sysu_root: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def _clip_recipe(folder: Path, **data: Any) -> Recipe:
     )
 
 
-def test_every_frame_of_a_clip_counts_as_a_picture(tmp_path: Path) -> None:
+def test_every_frame_of_a_clip_counts_as_an_image(tmp_path: Path) -> None:
     run = train(_clip_recipe(tmp_path), output=tmp_path / "run", progress=False).path
     with (run / "metrics.csv").open() as file:
         epoch = next(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""Unreadable pictures: what training leaves out, and what scoring refuses."""
+"""Unreadable images: what training leaves out, and what scoring refuses."""
 
 from __future__ import annotations
 

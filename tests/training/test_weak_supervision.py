@@ -68,7 +68,7 @@ def test_memories_and_correspondences_survive_an_exact_resume(
 def test_every_epoch_reports_precision_and_recall(method: dict[str, Any], sysu_root: Path, tmp_path: Path) -> None:
     run = train(_recipe(sysu_root, method), output=tmp_path / "run", progress=False).path
     rows = _numbers(run)
-    # The first epoch of both is one in which each spectrum learns alone.
+    # The first epoch of both is one in which each modality learns alone.
     assert not any(key.startswith("match_") for key in rows[0])
     for row in rows[1:]:
         assert 0 <= row["match_precision"] <= 1
@@ -161,7 +161,7 @@ def test_a_weight_file_starts_a_timm_backbone_and_the_run_loads_again(
     model = load_model(run)
     backbone = model.net.backbone if name == "base" else model.backbone
     start, end = network.state_dict(), backbone.network.state_dict()
-    for light in ("visible", "infrared"):
-        learned = {k.replace(f"stem.{light}.", "stem."): v for k, v in end.items()}
+    for modality in ("visible", "infrared"):
+        learned = {k.replace(f"stem.{modality}.", "stem."): v for k, v in end.items()}
         for key in (k for k in start if k.endswith("conv.weight")):
             torch.testing.assert_close(learned[key], start[key], atol=1e-4, rtol=1e-3)

@@ -9,7 +9,7 @@ from gloam.recipes.recipe import Recipe
 
 
 def tiny_recipe(root: Path, **sections: Any) -> Recipe:
-    """Base on 48 x 16 pictures with the tiny backbone; sections are merged one level deep."""
+    """Base on 48 x 16 images with the tiny backbone; sections are merged one level deep."""
     content: dict[str, Any] = {
         "data": {"name": "sysu_mm01", "root": str(root), "height": 48, "width": 16},
         "method": {"name": "base", "arch": "tiny"},

@@ -9,7 +9,7 @@ import pytest
 from gloam.errors import GloamError
 from gloam.visualize import curves
 from gloam.visualize.curves import draw_curves
-from tests.visualize.pictures import pixels
+from tests.visualize.images import pixels
 
 TABLE = """stage,epoch,lr,loss,identity,triplet,identity_correct,clusters,validation_rank1,validation_mAP,seconds
 warm,0,0.05,6.5,5.0,1.5,0.1,,,,70
@@ -22,9 +22,9 @@ main,1,0.01,3.5,2.9,0.6,0.5,398,0.5,0.4,70
 def test_curves_are_drawn(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(TABLE)
     path = draw_curves(tmp_path, tmp_path / "plots" / "curves.png")
-    picture = pixels(path)
-    assert picture.shape[1] > picture.shape[0] > 300
-    assert len({tuple(colour) for colour in picture.reshape(-1, 3)[::7].tolist()}) > 10
+    image = pixels(path)
+    assert image.shape[1] > image.shape[0] > 300
+    assert len({tuple(colour) for colour in image.reshape(-1, 3)[::7].tolist()}) > 10
 
 
 def test_numbers_share_panels_by_kind(tmp_path: Path) -> None:

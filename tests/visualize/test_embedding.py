@@ -11,7 +11,7 @@ import torch
 from gloam.errors import GloamError
 from gloam.visualize import embedding
 from gloam.visualize.embedding import draw_embedding
-from tests.visualize.pictures import pixels
+from tests.visualize.images import pixels
 
 
 def _points(count: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -23,8 +23,8 @@ def _points(count: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_an_embedding_is_drawn(method: str, tmp_path: Path) -> None:
-    features, pids, lights = _points()
-    path = draw_embedding(torch.from_numpy(features), pids, lights, tmp_path / "e.png", method=method, ids=4)
+    features, pids, modalities = _points()
+    path = draw_embedding(torch.from_numpy(features), pids, modalities, tmp_path / "e.png", method=method, ids=4)
     assert pixels(path).shape[2] == 3
     assert pixels(path).std() > 5
 
@@ -47,13 +47,13 @@ def test_one_dimensional_features(tmp_path: Path) -> None:
 
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
-    features, pids, lights = _points()
+    features, pids, modalities = _points()
     with pytest.raises(GloamError, match="59 ids"):
-        draw_embedding(features, pids[1:], lights, tmp_path / "e.png")
+        draw_embedding(features, pids[1:], modalities, tmp_path / "e.png")
     with pytest.raises(GloamError, match="'tsne'"):
-        draw_embedding(features, pids, lights, tmp_path / "e.png", method="tsnee")
+        draw_embedding(features, pids, modalities, tmp_path / "e.png", method="tsnee")
     with pytest.raises(GloamError, match="at least three"):
-        draw_embedding(features[:2], pids[:2], lights[:2], tmp_path / "e.png")
+        draw_embedding(features[:2], pids[:2], modalities[:2], tmp_path / "e.png")
     features[3] = np.nan
     with pytest.raises(GloamError, match="NaN"):
-        draw_embedding(features, pids, lights, tmp_path / "e.png")
+        draw_embedding(features, pids, modalities, tmp_path / "e.png")

@@ -14,7 +14,7 @@ from gloam.datasets.records import Modality
 from gloam.errors import GloamError
 from gloam.visualize import rank_list
 from gloam.visualize.rank_list import RIGHT, WRONG, draw_rank_list
-from tests.visualize.pictures import COLOURS, count, pixels, write_dataset
+from tests.visualize.images import COLOURS, count, pixels, write_dataset
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
@@ -24,9 +24,9 @@ def _rgb(colour: str) -> tuple[int, ...]:
 def test_right_and_wrong_entries_are_framed_and_hidden_ones_left_out(tmp_path: Path) -> None:
     splits, query, gallery = write_dataset(tmp_path)
     path = draw_rank_list(splits, query, gallery, tmp_path / "out" / "list.png", queries=1, top=1)
-    picture = pixels(path)
+    image = pixels(path)
     # Camera 2 is hidden from camera 3, so one right entry; about a frame's worth of blue, orange in the legend only.
-    assert count(picture, _rgb(RIGHT)) > 10 * count(picture, _rgb(WRONG))
+    assert count(image, _rgb(RIGHT)) > 10 * count(image, _rgb(WRONG))
     wrong = pixels(draw_rank_list(splits, query, 1 - gallery, tmp_path / "wrong.png", queries=1, top=1))
     assert count(wrong, _rgb(WRONG)) > 10 * count(wrong, _rgb(RIGHT))
     more = pixels(draw_rank_list(splits, query, gallery, tmp_path / "more.png", protocol="none", queries=3, top=2))
@@ -71,10 +71,10 @@ def test_random_queries_depend_on_the_seed_only(tmp_path: Path) -> None:
 
 def test_tracklets_show_first_middle_and_last_frame(tmp_path: Path) -> None:
     splits, _, _ = write_dataset(tmp_path, frames=5)
-    picture = rank_list._picture(tmp_path, splits.query[0], 300, 100)
-    assert picture.shape == (100, 300, 3)
-    assert [picture[50, x, 0] for x in (50, 150, 250)] == [255, 204, 153]
-    assert (picture[50, 98] == 255).all()
+    image = rank_list._image(tmp_path, splits.query[0], 300, 100)
+    assert image.shape == (100, 300, 3)
+    assert [image[50, x, 0] for x in (50, 150, 250)] == [255, 204, 153]
+    assert (image[50, 98] == 255).all()
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_wrong_requests_are_named(tmp_path: Path, options: dict, message: str) -
     assert not (tmp_path / "list.png").exists()
 
 
-def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
     splits, query, gallery = write_dataset(tmp_path)
     (tmp_path / splits.query[0].paths[0]).write_bytes(b"")
     with pytest.raises(GloamError, match=r"cam3/1/0\.png"):

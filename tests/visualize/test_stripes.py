@@ -1,4 +1,4 @@
-"""Stripe pictures: which panels appear, what is right and wrong, and the neighbours of known vectors."""
+"""Stripe images: which panels appear, what is right and wrong, and the neighbours of known vectors."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gloam.errors import GloamError
 from gloam.losses.permutation import draw_orders, order_matrix, shuffle_stripes
 from gloam.visualize import stripes
 from gloam.visualize.rank_list import RIGHT, WRONG
-from gloam.visualize.stripes import StripePictures, draw_stripes, find_neighbours
-from tests.visualize.pictures import count, pixels
+from gloam.visualize.stripes import StripeImages, draw_stripes, find_neighbours
+from tests.visualize.images import count, pixels
 
 PARTS, COUNT = 4, 2
 
 
-def _pictures(*, right: bool = True, orders: bool = True, vectors: bool = True, parts: int = PARTS) -> StripePictures:
-    """Two pictures of each spectrum with stripes of their own grey; vectors say which stripe is which."""
+def _pictures(*, right: bool = True, orders: bool = True, vectors: bool = True, parts: int = PARTS) -> StripeImages:
+    """Two images of each modality with stripes of their own grey; vectors say which stripe is which."""
     generator = torch.Generator().manual_seed(0)
     images = torch.arange(2 * COUNT * PARTS).mul(8).view(2 * COUNT, 1, PARTS, 1, 1).expand(-1, 3, -1, 12, 24)
     images = images.reshape(2 * COUNT, 3, PARTS * 12, 24).to(torch.uint8)
     true = draw_orders(2 * COUNT, PARTS, generator)
     matrices = order_matrix(true if right else true.roll(1, dims=1))
     features = torch.eye(PARTS)[true] if parts > 1 else torch.eye(COUNT).repeat(2, 1)[:, None]
-    return StripePictures(images, true, matrices if orders else None, features if vectors else None)
+    return StripeImages(images, true, matrices if orders else None, features if vectors else None)
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
@@ -42,7 +42,7 @@ def test_right_orders_are_blue_and_wrong_ones_orange(tmp_path: Path) -> None:
     assert count(wrong, _rgb(WRONG)) > 10 * count(wrong, _rgb(RIGHT))
 
 
-def test_pictures_are_put_back_as_assigned() -> None:
+def test_images_are_put_back_as_assigned() -> None:
     shown = _pictures()
     figure = stripes._draw(shown, 0)
     drawn = {}
@@ -69,7 +69,7 @@ def test_panels_without_data_are_left_out(tmp_path: Path) -> None:
         draw_stripes(_pictures(orders=False, vectors=False), tmp_path / "none.png")
 
 
-def test_whole_pictures_have_neighbours_too(tmp_path: Path) -> None:
+def test_whole_images_have_neighbours_too(tmp_path: Path) -> None:
     texts = [t.get_text() for t in stripes._draw(_pictures(orders=False, parts=1), 0).texts]
     assert any("cycle closes for 100 % of 2 queries" in text for text in texts)
     assert not any("body stripe" in text for text in texts)
@@ -92,9 +92,9 @@ def test_shares_tell_the_part_from_the_place() -> None:
     assert "same body stripe 100 %" in note
     assert "(chance of either 25 %)" in note
     places = _pictures()
-    by_place = StripePictures(places.images, places.orders, None, torch.eye(PARTS).repeat(2 * COUNT, 1, 1))
+    by_place = StripeImages(places.images, places.orders, None, torch.eye(PARTS).repeat(2 * COUNT, 1, 1))
     texts = [t.get_text() for t in stripes._draw(by_place, 0).texts]
-    assert any("same place in the shuffled picture 100 %" in text for text in texts)
+    assert any("same place in the shuffled image 100 %" in text for text in texts)
 
 
 def test_the_seed_chooses_the_queries_and_pyplot_is_left_alone(tmp_path: Path) -> None:

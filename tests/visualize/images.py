@@ -1,4 +1,4 @@
-"""A small dataset with pictures of one colour per person, and features that rank it in a known way."""
+"""A small dataset with images of one colour per person, and features that rank it in a known way."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_dataset(root: Path, frames: int = 1) -> tuple[DatasetSplits, np.ndarra
 
 
 def pixels(path: Path) -> np.ndarray:
-    """A picture as (H, W, 3)."""
+    """An image as (H, W, 3)."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
