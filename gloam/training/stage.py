@@ -275,7 +275,7 @@ class Stage:
                 self._warned_about_light = True
                 light = Modality(int(first)).name.lower()
                 self.logs.warn(
-                    f"A batch holds only {light} images, so {self.recipe.method_name} compares nothing across modalities. "
+                    f"A batch holds only {light} images, so {self.recipe.method_name} compares no two modalities. "
                     f"Sampler {self.recipe.sampler.name!r} allows that; cross_modality_identity does not."
                 )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gloam.cli.train import parse_overrides
+from gloam.cli.recipe_flags import parse_overrides
 from gloam.errors import GloamError
 from gloam.recipes.recipe import differing_keys, load_recipe, validate
 from tests.training.tiny import tiny_recipe

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from gloam import cli
-from gloam.cli.train import parse_overrides
+from gloam.cli.recipe_flags import parse_overrides
 from gloam.datasets import list_datasets
 from gloam.errors import GloamError
 from gloam.recipes.recipe import RECIPES, list_recipes, load_recipe, validate

@@ -1,0 +1,96 @@
+"""Commands about datasets: ``gloam data list``, ``check`` and ``draw``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gloam.errors import GloamError
+
+
+def data_list() -> None:
+    """Table of the datasets gloam reads: published counts and how to obtain each.
+
+    Example:
+        gloam data list
+    """
+    from gloam.datasets.check import dataset_table
+
+    Console().print(dataset_table())
+
+
+def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str, ...] = ()) -> int:
+    """Compare a folder with what the dataset should look like: tree, counts, unreadable files.
+
+    Example:
+        gloam data check regdb /data/RegDB --option trial=3
+
+    Args:
+        name: dataset name (see "gloam data list").
+        root: the dataset's folder; for own data a CSV or Parquet table, or a folder.
+        strict: treat counts that differ from the published ones as errors.
+        option: the dataset's own options, each as KEY=VALUE (RegDB: trial=3).
+    """
+    from gloam.datasets.check import check
+
+    report = check(name, root, strict=strict, **_options(option))
+    Console().print(report)
+    return 0 if report.ok else 2
+
+
+def data_draw(
+    layout: str,
+    out: Path,
+    /,
+    ids: int = 60,
+    images: int | None = None,
+    frames: int | None = None,
+    height: int = 128,
+    width: int = 64,
+    seed: int = 0,
+    workers: int = 1,
+) -> None:
+    """Draw small synthetic people in both modalities and write them in a benchmark's layout.
+
+    Scores on drawn data mean nothing beyond "the software works".
+
+    Example:
+        gloam data draw sysu_mm01 drawn --ids 60
+
+    Args:
+        layout: dataset name whose folder layout to write.
+        out: folder to create; must not exist or be empty.
+        ids: number of people, training and test together.
+        images: images (or tracklets) per person and camera; the layout's own default if not given.
+        frames: frames per tracklet in video layouts; the layout's own default if not given.
+        height: image height in pixels.
+        width: image width in pixels.
+        seed: the same seed draws the same bytes.
+        workers: drawing processes.
+    """
+    from gloam.drawing.dataset import draw_dataset
+
+    counts = draw_dataset(
+        layout,
+        out,
+        ids=ids,
+        images=images,
+        frames=frames,
+        height=height,
+        width=width,
+        seed=seed,
+        workers=workers,
+    )
+    Console().print(f"{out}: " + ", ".join(f"{value:,} {key}" for key, value in counts.items()))
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """``trial=3`` and the like to keyword arguments; values are read as in a recipe."""
+    import yaml
+
+    if wrong := [word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word]:
+        raise GloamError(f"{wrong[0]!r} is not of the form KEY=VALUE, for example --option trial=3.")
+    return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}

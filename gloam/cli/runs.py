@@ -1,0 +1,263 @@
+"""Commands about trained runs: scores, features, figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+DataRoot = Annotated[Path | None, tyro.conf.arg(name="data.root")]
+Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]
+
+
+def evaluate(
+    runs: Runs,
+    /,
+    data: DataRoot = None,
+    protocol: tuple[str, ...] = (),
+    feature: str | None = None,
+    mirror: bool | None = None,
+    rerank: bool = False,
+    batch_size: int | None = None,
+    device: str = "auto",
+    output: Path | None = None,
+) -> None:
+    """Score trained models with the published protocols. Several runs (RegDB's ten trials) are averaged.
+
+    Example:
+        gloam evaluate runs/sysu_mm01/agw/2026-01-31_12-00-00 --protocol "sysu_mm01/*_single"
+
+    Args:
+        runs: run folders or checkpoint files.
+        data: the dataset's folder, where it is not the one of training.
+        protocol: protocol names or wildcards; all of the dataset's if not given.
+        feature: which of the method's features to use (AGW: fc, pool); the recipe's if not given.
+        mirror: average each image with its mirror image; the recipe's choice if not given.
+        rerank: k-reciprocal re-ranking (k1 20, k2 6, weight 0.3).
+        batch_size: images per forward pass.
+        device: auto, cpu, cuda, cuda:1 ...
+        output: folder for results.json and results.csv (default: the run folder of a single run).
+    """
+    from gloam.inference.scoring import evaluate_runs
+
+    results = evaluate_runs(
+        runs,
+        data_root=data,
+        protocols=protocol or None,
+        feature=feature,
+        mirror=mirror,
+        rerank=rerank,
+        batch_size=batch_size,
+        device=device,
+        output=output,
+    )
+    Console().print(results.table())
+
+
+def extract(
+    run: Path,
+    source: Path,
+    output: Path,
+    /,
+    split: Literal["train", "query", "gallery"] | None = None,
+    modality: Literal["visible", "infrared"] = "visible",
+    mirror: bool | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Write one feature per image or tracklet, with its metadata, to a file.
+
+    Example:
+        gloam extract runs/sysu_mm01/agw/2026-01-31_12-00-00 photos/ features.parquet
+
+    Args:
+        run: run folder or checkpoint file.
+        source: a folder of images (video methods: of tracklet folders, or of videos); a video file; a table (CSV,
+            Parquet); or, with --split, the folder of the run's dataset.
+        output: .parquet, .npz or .csv file to write.
+        split: read source as the run's dataset and take this part of it.
+        modality: modality of a plain folder's images or videos.
+        mirror: average each image with its mirror image; the recipe's choice if not given.
+        batch_size: images per forward pass.
+        device: auto, cpu, cuda, cuda:1 ...
+    """
+    from gloam.inference.feature_files import extract_to_file
+
+    rows = extract_to_file(
+        run,
+        source,
+        output,
+        split=split,
+        modality=modality,
+        mirror=mirror,
+        batch_size=batch_size,
+        device=device,
+    )
+    Console().print(f"{output}: {rows:,} features")
+
+
+def rank_list(
+    run: Path,
+    /,
+    output: Path = Path("rank_list.png"),
+    data: DataRoot = None,
+    protocol: str | None = None,
+    queries: int = 8,
+    top: int = 10,
+    choose: Literal["random", "worst", "best"] = "random",
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Figure of queries with their nearest gallery entries, right and wrong marked by colour and sign.
+
+    Example:
+        gloam rank-list runs/sysu_mm01/agw/2026-01-31_12-00-00 --output rank_list.png
+
+    Args:
+        run: run folder or checkpoint file.
+        output: PNG file to write.
+        data: the dataset's folder, where it is not the one of training.
+        protocol: protocol that defines query, gallery and camera rule; the dataset's first if not given.
+        queries: number of rows.
+        top: matches per row.
+        choose: which queries to show.
+        seed: seed of the random choice.
+        device: auto, cpu, cuda, cuda:1 ...
+    """
+    from gloam.inference.scoring import draw_run_rank_list
+
+    path = draw_run_rank_list(
+        run,
+        output,
+        data_root=data,
+        protocol=protocol,
+        queries=queries,
+        top=top,
+        choose=choose,
+        seed=seed,
+        device=device,
+    )
+    Console().print(f"{path}")
+
+
+def embedding(
+    run: Path,
+    /,
+    output: Path = Path("embedding.png"),
+    data: DataRoot = None,
+    projection: Literal["pca", "tsne"] = "pca",
+    ids: int = 20,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Figure of test features in the plane: a colour per person, circles visible, triangles infrared.
+
+    Example:
+        gloam embedding runs/sysu_mm01/agw/2026-01-31_12-00-00 --projection tsne
+
+    Args:
+        run: run folder or checkpoint file.
+        output: PNG file to write.
+        data: the dataset's folder, where it is not the one of training.
+        projection: pca keeps the meaning of distances; tsne shows neighbourhoods only.
+        ids: at most so many people, those with the most images.
+        seed: seed of tsne.
+        device: auto, cpu, cuda, cuda:1 ...
+    """
+    from gloam.inference.scoring import draw_run_embedding
+
+    path = draw_run_embedding(run, output, data_root=data, projection=projection, ids=ids, seed=seed, device=device)
+    Console().print(f"{path}")
+
+
+def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
+    """Figure of a run's losses, rates and scores over its epochs.
+
+    Example:
+        gloam curves runs/sysu_mm01/agw/2026-01-31_12-00-00
+
+    Args:
+        run: run folder.
+        output: PNG file to write.
+    """
+    from gloam.visualize.curves import draw_curves
+
+    Console().print(f"{draw_curves(run, output)}")
+
+
+def clips(
+    run: Path,
+    /,
+    data: DataRoot = None,
+    protocol: tuple[str, ...] = (),
+    batch_size: int | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    output: Path | None = None,
+) -> None:
+    """Does a video model use its clips? Scores on whole clips, one frame, shuffled frames and foreign frames.
+
+    Example:
+        gloam clips runs/hitsz_vcm/m3reid/2026-01-31_12-00-00 --output clips.csv
+
+    Args:
+        run: run folder or checkpoint file of a video method.
+        data: the dataset's folder, where it is not the one of training.
+        protocol: protocol names or wildcards; the recipe's if not given.
+        batch_size: tracklets per forward pass.
+        workers: loader processes; the recipe's if not given.
+        seed: seed of all random orders.
+        device: auto, cpu, cuda, cuda:1 ...
+        output: CSV file for all numbers.
+    """
+    from gloam.analysis.clips import score_clip_controls
+
+    found = score_clip_controls(
+        run,
+        data_root=data,
+        protocols=protocol or None,
+        batch_size=batch_size,
+        workers=workers,
+        seed=seed,
+        device=device,
+    )
+    if output is not None:
+        found.to_csv(output)
+    Console().print(found.table())
+
+
+def stripes(
+    run: Path,
+    /,
+    output: Path = Path("stripes.png"),
+    data: DataRoot = None,
+    images: int = 3,
+    seed: int = 0,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Permutation accuracy of an MMGL run on unseen people, and a figure of what its two tasks have learned.
+
+    Example:
+        gloam stripes runs/sysu_mm01/mmgl/2026-01-31_12-00-00 --output stripes.png
+
+    Args:
+        run: run folder or checkpoint file of method mmgl.
+        output: PNG file to write.
+        data: the dataset's folder, where it is not the one of training.
+        images: images of each modality to draw.
+        seed: seed of the stripe orders and of the choice of images.
+        batch_size: images per forward pass.
+        device: auto, cpu, cuda, cuda:1 ...
+    """
+    from gloam.analysis.stripes import report_run_stripes
+
+    report = report_run_stripes(
+        run, output, data_root=data, images=images, seed=seed, batch_size=batch_size, device=device
+    )
+    if report.scores:
+        Console().print(report.table())
+    Console().print(f"{report.path}")

@@ -1,0 +1,33 @@
+"""Commands for a first look: ``gloam demo`` and ``gloam doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+
+def demo(output: Path = Path("demo"), seed: int = 0) -> None:
+    """Draw people, train a small AGW, evaluate it and compare it with two baselines (below four minutes on two cores).
+
+    Example:
+        gloam demo --output demo
+
+    Args:
+        output: folder for the drawn data, the run, the table and the rank-list figure.
+        seed: seed of the drawing and of the training.
+    """
+    from gloam.demo import run_demo
+
+    run_demo(output, seed=seed)
+
+
+def doctor() -> None:
+    """Versions, devices, cache folder and optional packages: what to paste into a bug report.
+
+    Example:
+        gloam doctor
+    """
+    from gloam.doctor import doctor_table
+
+    Console().print(doctor_table())
