@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gloam.datasets import list_datasets, load_dataset
     from gloam.errors import GloamError
     from gloam.evaluation.ranking import rank_features, rank_metrics
-    from gloam.inference.checkpoint import load_model
+    from gloam.inference.model import load_model
     from gloam.methods import create_method, list_methods
 
 # Public name -> module that defines it.
@@ -24,7 +24,7 @@ _PUBLIC = {
     "list_datasets": "gloam.datasets",
     "list_methods": "gloam.methods",
     "load_dataset": "gloam.datasets",
-    "load_model": "gloam.inference.checkpoint",
+    "load_model": "gloam.inference.model",
     "rank_features": "gloam.evaluation.ranking",
     "rank_metrics": "gloam.evaluation.ranking",
 }

@@ -1,4 +1,4 @@
-"""``gloam demo``: from nothing to a table and an image on a laptop.
+"""``gloam demo``: from nothing to a table and a figure on a laptop.
 
 Draws a SYSU-MM01-like set, trains a small AGW on it, and compares it with the untrained network and with grey
 histograms. The scores mean only that the software works.
@@ -40,8 +40,9 @@ def run_demo(output: Path, *, seed: int = 0) -> dict[str, Results]:
     Raises:
         GloamError: ``output`` is not empty.
     """
-    from gloam.inference.scoring import draw_run_rank_list
+    from gloam.inference.scoring import rank_list_of_run
     from gloam.training.run import train
+    from gloam.visualize.figure_files import save_figure
 
     if output.exists() and any(output.iterdir()):
         raise GloamError(f"{output} is not empty. Choose another folder with --output, or delete it.")
@@ -64,13 +65,13 @@ def run_demo(output: Path, *, seed: int = 0) -> dict[str, Results]:
         raise RuntimeError("a finished run has results")
 
     console.print("[bold]4/4[/] drawing the rank list")
-    image = draw_run_rank_list(run.path, output / "rank_list.png", queries=6, top=8)
+    figure = save_figure(rank_list_of_run(run.path, queries=6, top=8), output / "rank_list.png")
     found = {"small AGW, trained": trained, "small AGW, untrained": untrained, "grey histogram": histograms}
     table = _table(found)
     console.print(table)
     write_text(output / "table.csv", _csv(found))
     write_text(output / "table.json", json.dumps({name: result.to_dict() for name, result in found.items()}, indent=2))
-    console.print(f"table:   {output / 'table.csv'}\npicture: {image}\nrun:     {run.path}")
+    console.print(f"table:   {output / 'table.csv'}\nfigure:  {figure}\nrun:     {run.path}")
     console.print("Scores on drawn people mean nothing beyond: the software works.")
     return found
 

@@ -18,11 +18,8 @@ from gloam.atomic import write_text
 from gloam.datasets import Record
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results, break_name, evaluate
-from gloam.inference.extraction import extract_features
-from gloam.inference.scoring import load_run
-from gloam.methods.contract import Method
-from gloam.recipes.recipe import Recipe
-from gloam.training.training_data import open_test_records
+from gloam.inference.model import Model, load_model
+from gloam.inference.sources import open_test_records
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,17 +42,17 @@ def shuffled_frames(clips: Tensor, modalities: Tensor, generator: torch.Generato
 
 
 def foreign_frames(clips: Tensor, modalities: Tensor, generator: torch.Generator) -> Tensor:
-    """The first frame stays; every later one comes from a random clip of the same batch and light."""
+    """The first frame stays; every later one comes from a random clip of the same batch and modality."""
     rows = torch.arange(len(clips))[:, None].repeat(1, clips.shape[1])
-    lights = modalities.cpu()
-    for modality in lights.unique():
-        same = torch.nonzero(lights == modality).flatten()
+    kinds = modalities.cpu()
+    for modality in kinds.unique():
+        same = torch.nonzero(kinds == modality).flatten()
         for position in range(1, clips.shape[1]):
             rows[same, position] = same[torch.randperm(len(same), generator=generator)]
     return clips[rows.to(clips.device), torch.arange(clips.shape[1], device=clips.device)]
 
 
-# Name -> what happens to a batch of clips (n, T, 3, H, W), lights (n,); None: nothing.
+# Name -> what happens to a batch of clips (n, T, 3, H, W), modalities (n,); None: nothing.
 CONTROLS: dict[str, Change | None] = {
     "clips": None,
     "one frame": one_frame,
@@ -153,17 +150,17 @@ def score_clip_controls(
         Scores. Memory: four features per query and gallery record.
 
     Raises:
-        GloamError: a method for single images, or what :func:`load_run` raises.
+        GloamError: a method for single images, or what :func:`load_model` raises.
     """
-    method, recipe, splits, target = load_run(run, data_root=data_root, device=device)
-    if not method.is_video or not recipe.data.frames:
+    model = load_model(run, device=device)
+    recipe = model.recipe
+    if not model.is_video or not recipe.data.frames:
         raise GloamError(f"{run} is a run of {recipe.method_name!r}, which has no clips. Give a run of a video method.")
-    if workers is not None:
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": workers})})
+    splits = model.load_splits(data_root)
     sides = []
     for number, part in enumerate((splits.query, splits.gallery)):
         records, store = open_test_records(part, splits.root, recipe.data)
-        sides.append(_features(method, recipe, records, store, target, batch_size, seed * 2 + number))
+        sides.append(_features(model, records, store, batch_size, workers, seed * 2 + number))
     whole, shuffled = (list(CONTROLS).index(name) for name in ("clips", "shuffled"))
     effect = max(float((side[:, whole] - side[:, shuffled]).norm(dim=1).max()) for side in sides)
     wanted = protocols or recipe.evaluation.protocols
@@ -177,12 +174,11 @@ def score_clip_controls(
 
 
 def _features(
-    method: Method[Any],
-    recipe: Recipe,
+    model: Model,
     records: Sequence[Record],
     store: Any,
-    device: torch.device,
     batch_size: int | None,
+    workers: int | None,
     seed: int,
 ) -> Tensor:
     """``(N, controls, D)`` unit features in record order."""
@@ -192,23 +188,19 @@ def _features(
         outputs = []
         for change in CONTROLS.values():
             changed = clips if change is None else change(clips, modalities, generator)
-            output = method.extract(changed, modalities)
-            if recipe.evaluation.mirror:
-                output = unit_length(output + method.extract(changed.flip(-1), modalities), dim=1)
+            output = model.extract(changed, modalities)
+            if model.mirror:
+                output = unit_length(output + model.extract(changed.flip(-1), modalities), dim=1)
             outputs.append(output)
         return torch.stack(outputs, dim=1)
 
     order = torch.randperm(len(records), generator=generator)
-    found = extract_features(
-        method,
+    found = model.compute(
         records,
         store,
         function=compute,
-        batch_size=recipe.evaluation.batch_size if batch_size is None else batch_size,
-        frames=recipe.data.frames,
-        frame_choice=recipe.data.test_clip,
-        workers=recipe.data.workers,
-        device=device,
+        batch_size=batch_size,
+        workers=workers,
         indices=order.numpy().astype(np.int64),
         progress="clip features",
     )

@@ -1,4 +1,4 @@
-"""Looking into an MMGL run: permutation accuracy on people it never saw, and an image of both its tasks."""
+"""Looking into an MMGL run: permutation accuracy on people it never saw, and a figure of both its tasks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import torch
 from gloam.augmentation.augmenter import normalize
 from gloam.datasets.records import DatasetSplits, Modality, Record
 from gloam.errors import GloamError
-from gloam.inference.extraction import extract_features
-from gloam.inference.scoring import load_run
+from gloam.inference.model import Model, load_model
+from gloam.inference.sources import modality_numbers, open_records
 from gloam.losses.permutation import draw_orders, shuffle_stripes
 from gloam.methods.mmgl import MMGL
 from gloam.pixels.store import PixelStore
-from gloam.recipes.recipe import Recipe
-from gloam.training.training_data import open_records
+from gloam.visualize.figure_files import check_figure_format, save_figure
 from gloam.visualize.stripes import StripeImages, draw_stripes
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class OrderScore:
     """
 
     modality: Modality
-    pictures: int
+    images: int
     accuracy: float
     exact: float
 
@@ -48,7 +47,7 @@ class StripeReport:
     """What ``gloam stripes`` found.
 
     Attributes:
-        path: the image.
+        path: the figure.
         num_stripes: P.
         scores: one per modality; empty for a run without permutation recovery.
     """
@@ -64,10 +63,10 @@ class StripeReport:
         from rich.table import Table
 
         title = "permutation accuracy, test images (%)"
-        table = Table("spectrum", "images", "stripes in place", "whole order", title=title, title_justify="left")
+        table = Table("modality", "images", "stripes in place", "whole order", title=title, title_justify="left")
         for score in self.scores:
             values = (f"{100 * value:.1f}" for value in (score.accuracy, score.exact))
-            table.add_row(score.modality.name.lower(), f"{score.pictures:,}", *values)
+            table.add_row(score.modality.name.lower(), f"{score.images:,}", *values)
         chance = (100 / self.num_stripes, 100 / math.factorial(self.num_stripes))
         table.add_row("chance", "", f"{chance[0]:.1f}", f"{chance[1]:.2f}")
         return table
@@ -87,7 +86,7 @@ def report_run_stripes(
 
     Args:
         run: run folder or checkpoint file whose last stage is mmgl.
-        output: PNG file.
+        output: figure file (.png, .pdf, .svg, .jpg).
         data_root: the dataset's folder, where it moved.
         images: images of each modality to draw.
         seed: of the drawn orders and of the choice of images.
@@ -95,31 +94,31 @@ def report_run_stripes(
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Raises:
-        GloamError: what :func:`load_run` raises, another method's run, or test data of one modality only.
+        GloamError: what :func:`load_model` raises, another method's run, or test data of one modality only.
     """
     if images < 1:
-        raise GloamError("An image of stripes needs at least one image of each modality: raise --images.")
-    method, recipe, splits, target = load_run(run, data_root=data_root, device=device)
+        raise GloamError("A figure of stripes needs at least one image of each modality: raise --images.")
+    check_figure_format(output)
+    model = load_model(run, device=device)
+    method, recipe = model.method, model.recipe
     if not isinstance(method, MMGL):
         raise GloamError(
             f"{run} ends with method {recipe.method_name!r}, which shuffles no stripes. Give a run of mmgl alone, for "
             f"example: gloam train {recipe.data.name}/mmgl."
         )
+    splits = model.load_splits(data_root)
     records, store = open_records(_test_records(splits), splits.root, recipe.data)
-    scores = score_orders(
-        method, records, store, recipe=recipe, device=target, seed=seed, batch_size=batch_size, progress="orders"
-    )
-    pictures = recover_some(method, records, store, images=images, seed=seed, device=target)
-    return StripeReport(draw_stripes(pictures, output, seed=seed), method.options.num_stripes, scores)
+    scores = score_orders(model, records, store, seed=seed, batch_size=batch_size, progress="orders")
+    shown = recover_some(method, records, store, images=images, seed=seed, device=model.device)
+    path = save_figure(draw_stripes(shown, seed=seed), output)
+    return StripeReport(path, method.options.num_stripes, scores)
 
 
 def score_orders(
-    method: MMGL,
+    model: Model,
     records: Sequence[Record],
     store: PixelStore,
     *,
-    recipe: Recipe,
-    device: torch.device | str = "cpu",
     seed: int = 0,
     batch_size: int | None = None,
     progress: str | None = None,
@@ -128,21 +127,24 @@ def score_orders(
 
     Returns:
         One score per modality; none for a method without permutation recovery.
+
+    Raises:
+        GloamError: a model of another method than MMGL.
     """
+    method = model.method
+    if not isinstance(method, MMGL):
+        raise GloamError(f"Orders of stripes are scored for models of mmgl, not of {model.recipe.method_name!r}.")
     if not method.options.permutation:
         return ()
     generator = torch.Generator().manual_seed(seed)
-    rows = extract_features(
-        method,
+    rows = model.compute(
         records,
         store,
         function=lambda images, modalities: method.score_orders(images, modalities, generator),
-        batch_size=recipe.evaluation.batch_size if batch_size is None else batch_size,
-        workers=recipe.data.workers,
-        device=device,
+        batch_size=batch_size,
         progress=progress,
     ).double()
-    modalities = torch.tensor([int(record.modality) for record in records])
+    modalities = modality_numbers(records)
     scores = []
     for modality in Modality:
         own = rows[modalities == modality]
@@ -181,8 +183,7 @@ def recover_some(
     pixels = torch.from_numpy(store.read(chosen))
     orders = draw_orders(len(pixels), method.options.num_stripes, torch.Generator().manual_seed(seed))
     inputs = normalize(shuffle_stripes(pixels, orders)).to(device)
-    lights = torch.from_numpy(modalities[chosen]).to(device)
-    maps = method.backbone(inputs, lights)
+    maps = method.backbone(inputs, torch.from_numpy(modalities[chosen]).to(device))
     options = method.options
     return StripeImages(
         images=pixels,

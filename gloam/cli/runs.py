@@ -38,9 +38,9 @@ def evaluate(
         rerank: k-reciprocal re-ranking (k1 20, k2 6, weight 0.3).
         batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
-        output: folder for results.json and results.csv (default: the run folder of a single run).
+        output: folder for evaluation.json and evaluation.csv (default: the run folder of a single run).
     """
-    from gloam.inference.scoring import evaluate_runs
+    from gloam.inference.scoring import evaluate_runs, evaluation_files
 
     results = evaluate_runs(
         runs,
@@ -53,7 +53,10 @@ def evaluate(
         device=device,
         output=output,
     )
-    Console().print(results.table())
+    console = Console()
+    console.print(results.table())
+    for file in evaluation_files(runs, output):
+        console.print(f"{file}", soft_wrap=True, markup=False, highlight=False)
 
 
 def extract(
@@ -63,7 +66,9 @@ def extract(
     /,
     split: Literal["train", "query", "gallery"] | None = None,
     modality: Literal["visible", "infrared"] = "visible",
+    feature: str | None = None,
     mirror: bool | None = None,
+    precision: Literal["32", "bf16", "fp16"] = "32",
     batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -74,28 +79,25 @@ def extract(
 
     Args:
         run: run folder or checkpoint file.
-        source: a folder of images (video methods: of tracklet folders, or of videos); a video file; a table (CSV,
-            Parquet); or, with --split, the folder of the run's dataset.
+        source: a folder of images (video methods: of tracklet folders, or of videos); an image, video or table file
+            (CSV, Parquet); or, with --split, the folder of the run's dataset.
         output: .parquet, .npz or .csv file to write.
         split: read source as the run's dataset and take this part of it.
         modality: modality of a plain folder's images or videos.
+        feature: which of the method's features to write (AGW: fc, pool); the recipe's if not given.
         mirror: average each image with its mirror image; the recipe's choice if not given.
+        precision: arithmetic of the forward pass; features are float32 in any case.
         batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
-    from gloam.inference.feature_files import extract_to_file
+    from gloam.inference.feature_files import check_format
+    from gloam.inference.model import load_model
 
-    rows = extract_to_file(
-        run,
-        source,
-        output,
-        split=split,
-        modality=modality,
-        mirror=mirror,
-        batch_size=batch_size,
-        device=device,
-    )
-    Console().print(f"{output}: {rows:,} features")
+    check_format(output)
+    model = load_model(run, device=device, feature=feature, mirror=mirror, precision=precision)
+    features = model.embed(source, split=split, modality=modality, batch_size=batch_size, progress="extracting")
+    features.save(output)
+    Console().print(f"{output}: {len(features):,} features")
 
 
 def rank_list(
@@ -117,7 +119,7 @@ def rank_list(
 
     Args:
         run: run folder or checkpoint file.
-        output: PNG file to write.
+        output: figure to write (.png, .pdf, .svg, .jpg).
         data: the dataset's folder, where it is not the one of training.
         protocol: protocol that defines query, gallery and camera rule; the dataset's first if not given.
         queries: number of rows.
@@ -126,11 +128,12 @@ def rank_list(
         seed: seed of the random choice.
         device: auto, cpu, cuda, cuda:1 ...
     """
-    from gloam.inference.scoring import draw_run_rank_list
+    from gloam.inference.scoring import rank_list_of_run
+    from gloam.visualize.figure_files import check_figure_format, save_figure
 
-    path = draw_run_rank_list(
+    check_figure_format(output)
+    figure = rank_list_of_run(
         run,
-        output,
         data_root=data,
         protocol=protocol,
         queries=queries,
@@ -139,7 +142,7 @@ def rank_list(
         seed=seed,
         device=device,
     )
-    Console().print(f"{path}")
+    Console().print(f"{save_figure(figure, output)}")
 
 
 def embedding(
@@ -159,17 +162,19 @@ def embedding(
 
     Args:
         run: run folder or checkpoint file.
-        output: PNG file to write.
+        output: figure to write (.png, .pdf, .svg, .jpg).
         data: the dataset's folder, where it is not the one of training.
         projection: pca keeps the meaning of distances; tsne shows neighbourhoods only.
         ids: at most so many people, those with the most images.
         seed: seed of tsne.
         device: auto, cpu, cuda, cuda:1 ...
     """
-    from gloam.inference.scoring import draw_run_embedding
+    from gloam.inference.scoring import embedding_of_run
+    from gloam.visualize.figure_files import check_figure_format, save_figure
 
-    path = draw_run_embedding(run, output, data_root=data, projection=projection, ids=ids, seed=seed, device=device)
-    Console().print(f"{path}")
+    check_figure_format(output)
+    figure = embedding_of_run(run, data_root=data, projection=projection, ids=ids, seed=seed, device=device)
+    Console().print(f"{save_figure(figure, output)}")
 
 
 def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
@@ -180,11 +185,13 @@ def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
 
     Args:
         run: run folder.
-        output: PNG file to write.
+        output: figure to write (.png, .pdf, .svg, .jpg).
     """
     from gloam.visualize.curves import draw_curves
+    from gloam.visualize.figure_files import check_figure_format, save_figure
 
-    Console().print(f"{draw_curves(run, output)}")
+    check_figure_format(output)
+    Console().print(f"{save_figure(draw_curves(run), output)}")
 
 
 def clips(
@@ -246,7 +253,7 @@ def stripes(
 
     Args:
         run: run folder or checkpoint file of method mmgl.
-        output: PNG file to write.
+        output: figure to write (.png, .pdf, .svg, .jpg).
         data: the dataset's folder, where it is not the one of training.
         images: images of each modality to draw.
         seed: seed of the stripe orders and of the choice of images.

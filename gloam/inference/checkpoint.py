@@ -182,20 +182,6 @@ def load_state(method: Method[Any], state: dict[str, Any], origin: str) -> None:
         ) from error
 
 
-def load_model(run: str | Path, *, device: str = "cpu") -> Method[Any]:
-    """A trained method in evaluation mode.
-
-    Args:
-        run: run folder (its best checkpoint, else its last) or checkpoint file.
-        device: where to put it.
-
-    Raises:
-        GloamError: no checkpoint, or one that cannot be read or does not fit.
-    """
-    path = find_checkpoint(run)
-    return restore_method(Checkpoint.load(path), str(path)).to(device).eval()
-
-
 def choose_feature(method: Method[Any], feature: str) -> None:
     """Make ``extract`` return one of the method's named features.
 

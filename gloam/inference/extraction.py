@@ -87,7 +87,9 @@ def extract_features(
         indices=mine,
     )
     compute = function or method.extract
-    parts = []
+    # One tensor from the first batch on: joining parts at the end would hold the result twice.
+    found: Tensor | None = None
+    filled = 0
     try:
         for loaded in track(loader, progress, total=len(mine), weigh=len):
             batch = loaded.to(device)
@@ -96,21 +98,24 @@ def extract_features(
                 output = compute(images, batch.modalities)
                 if mirror:
                     output = unit_length(output + compute(images.flip(-1), batch.modalities), dim=1, eps=1e-12)
-            parts.append(output.float().cpu())
+            if found is None:
+                found = torch.empty(len(mine), *output.shape[1:])
+            found[filled : filled + len(output)] = output
+            filled += len(output)
     finally:
         method.train(was_training)
     if world_size == 1 or gather is None:
-        return torch.cat(parts) if parts else torch.zeros(0, 0)
-    return _gather_shares(parts, share, len(chosen), gather)
+        return torch.zeros(0, 0) if found is None else found
+    return _gather_shares(found, share, len(chosen), gather)
 
 
-def _gather_shares(parts: list[Tensor], share: int, total: int, gather: Callable[[Tensor], Tensor]) -> Tensor:
+def _gather_shares(found: Tensor | None, share: int, total: int, gather: Callable[[Tensor], Tensor]) -> Tensor:
     """Pad to equal shares, exchange, cut the padding off. A process without records still takes part."""
     sizes = torch.full((_MOST_AXES,), -1)
-    if parts:
-        sizes[: parts[0].ndim - 1] = torch.tensor(parts[0].shape[1:], dtype=torch.int64)
+    if found is not None:
+        sizes[: found.ndim - 1] = torch.tensor(found.shape[1:], dtype=torch.int64)
     shape = [int(size) for size in gather(sizes).amax(dim=0) if size >= 0]
-    own = torch.cat(parts) if parts else torch.zeros(0, *shape)
     padded = torch.zeros(share, *shape)
-    padded[: len(own)] = own
+    if found is not None:
+        padded[: len(found)] = found
     return gather(padded).flatten(0, 1)[:total]

@@ -21,12 +21,12 @@ from gloam.datasets.weak import WeakLabels
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
-from gloam.inference.scoring import Scorer
 from gloam.methods import create_method, get_method
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
 from gloam.recipes.recipe import Recipe, differing_keys, validate
 from gloam.training.logs import RunLogs
+from gloam.training.scorer import Scorer
 from gloam.training.stage import Stage, create_fabric
 from gloam.training.training_data import TrainingData, prepare_data
 

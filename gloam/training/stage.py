@@ -21,7 +21,7 @@ from gloam.batches.batch import Batch
 from gloam.batches.loaders import train_loader
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
-from gloam.inference.extraction import extract_features
+from gloam.inference.model import Model
 from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
 from gloam.progress import progress_bar
@@ -63,6 +63,7 @@ class Stage:
     ) -> None:
         self.fabric, self.name, self.recipe = fabric, name, recipe
         self.method, self.data, self.logs = method, data, logs
+        self.model = Model(method, recipe)
         self.labels = data.labels(method)
         self._progress = progress and fabric.is_global_zero
         method.to(fabric.device).train()
@@ -108,18 +109,11 @@ class Stage:
     def features_of(
         self, records: Sequence[Record], store: PixelStore, *, text: str | None = None, **options: Any
     ) -> Tensor:
-        """:func:`extract_features` with this stage's method, device and processes; float32 at every precision."""
-        evaluation = self.recipe.evaluation
+        """:meth:`Model.compute` with this stage's method, device and processes; float32 at every precision."""
         self._share_buffers()
-        return extract_features(
-            self.method,
+        return self.model.compute(
             records,
             store,
-            batch_size=evaluation.batch_size,
-            frames=self.recipe.data.frames,
-            frame_choice=self.recipe.data.test_clip,
-            workers=self.recipe.data.workers,
-            device=self.fabric.device,
             progress=text if self._progress else None,
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
@@ -257,16 +251,7 @@ class Stage:
         """Features of some images spread over the training set; every process computes the same."""
         self._share_buffers()
         rows = torch.linspace(0, len(self.data.records) - 1, min(_PROBE, len(self.data.records))).long().numpy()
-        return extract_features(
-            self.method,
-            self.data.records,
-            self.data.store,
-            indices=rows,
-            batch_size=self.recipe.evaluation.batch_size,
-            frames=self.recipe.data.frames,
-            frame_choice=self.recipe.data.test_clip,
-            device=self.fabric.device,
-        )
+        return self.model.compute(self.data.records, self.data.store, indices=rows, workers=0)
 
     def _warn_about_light(self, modalities: Tensor) -> None:
         if self.method.is_cross_modal and not self._warned_about_light:

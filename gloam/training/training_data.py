@@ -6,20 +6,20 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gloam.datasets import DatasetSplits, Record, load_dataset
+from gloam.datasets import DatasetSplits, Record
 from gloam.datasets.validation import hold_out
 from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
 from gloam.errors import GloamError
+from gloam.inference.sources import load_splits, open_records
 from gloam.methods import get_method
 from gloam.methods.contract import Method, create_options
-from gloam.pixels.store import PixelStore, drop_unreadable, image_paths, open_store
-from gloam.recipes.recipe import DataConfig, Recipe
+from gloam.pixels.store import PixelStore
+from gloam.recipes.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
@@ -73,53 +73,6 @@ class TrainingData:
             for record in part:
                 digest.update(f"{record.paths[0]}|{len(record.paths)}|{record.pid}|{record.cam}\n".encode())
         return digest.hexdigest()[:16]
-
-
-def load_splits(config: DataConfig, root: Path | None = None) -> DatasetSplits:
-    """The dataset that a recipe names.
-
-    Raises:
-        GloamError: no root folder was given.
-    """
-    folder = root or config.root
-    if folder is None:
-        raise GloamError(f"Where is {config.name}? Give its folder with --data.root (gloam data check tests it).")
-    return load_dataset(config.name, folder, **config.options)
-
-
-def open_records(
-    records: Sequence[Record], root: Path, config: DataConfig, *, progress: bool = True
-) -> tuple[Sequence[Record], PixelStore]:
-    """A store for records at the recipe's size; unreadable images are an error or dropped, as the recipe says."""
-    store = open_store(
-        root,
-        image_paths(records),
-        height=config.height,
-        width=config.width,
-        interpolation=config.interpolation,
-        # A clip data set has far more frames than a run reads; decoded, HITSZ-VCM alone fills 57 GB.
-        cache="off" if config.cache == "auto" and config.frames else config.cache,
-        progress=progress,
-        on_bad_image=config.on_bad_image,
-    )
-    return drop_unreadable(records, store)
-
-
-def open_test_records(
-    records: Sequence[Record], root: Path, config: DataConfig, *, progress: bool = True
-) -> tuple[Sequence[Record], PixelStore]:
-    """:func:`open_records` for scoring, which needs every record.
-
-    Raises:
-        GloamError: a record has no readable image.
-    """
-    kept, store = open_records(records, root, config, progress=progress)
-    if lost := len(records) - len(kept):
-        raise GloamError(
-            f"{lost} of {len(records)} test records have no readable image; scores without them could not be "
-            "compared. Replace the files: gloam data check lists them."
-        )
-    return kept, store
 
 
 def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gloam.atomic import atomic_path
 from gloam.errors import GloamError
 
 # Okabe-Ito palette without yellow: told apart with every kind of colour vision.
@@ -29,18 +28,17 @@ _SHARED = {
 }
 
 
-def draw_curves(run: str | Path, output: str | Path) -> Path:
-    """Draw the numbers of a run over its epochs, stages one after the other.
+def draw_curves(run: str | Path) -> Figure:
+    """The numbers of a run over its epochs, stages one after the other.
 
     Panels: losses, learning rate, scores (percent), one for every other kind of number that a run can have several of,
     and one for each number besides.
 
     Args:
         run: run folder with ``metrics.csv``.
-        output: PNG file.
 
     Returns:
-        The path written.
+        The figure; :func:`gloam.visualize.figure_files.save_figure` writes it.
 
     Raises:
         GloamError: the run has no finished epoch.
@@ -56,7 +54,7 @@ def draw_curves(run: str | Path, output: str | Path) -> Path:
     panels = _panels({name: points for name, points in series.items() if points})
     columns = min(3, max(len(panels), 1))
     lines = max(-(-len(panels) // columns), 1)
-    figure = Figure(figsize=(4.4 * columns, 3.1 * lines), layout="constrained")
+    figure = Figure(figsize=(4.4 * columns, 3.1 * lines), layout="constrained", dpi=110)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     starts = [i for i in range(1, len(rows)) if rows[i].get("stage") != rows[i - 1].get("stage")]
     for panel, (title, names) in zip(axes, panels.items(), strict=False):
@@ -64,9 +62,7 @@ def draw_curves(run: str | Path, output: str | Path) -> Path:
     for panel in axes[len(panels) :]:
         panel.axis("off")
     figure.supxlabel("epoch", fontsize=9)
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    return Path(output)
+    return figure
 
 
 def _points(rows: list[dict[str, str]], name: str) -> list[tuple[int, float]]:

@@ -1,9 +1,8 @@
-"""Features in the plane: persons by colour, light by marker."""
+"""Features in the plane: identities by colour, modality by marker."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gloam.atomic import atomic_path
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError, did_you_mean
 
@@ -25,20 +23,18 @@ def draw_embedding(
     features: Any,
     pids: Sequence[int] | NDArray[np.int64],
     modalities: Sequence[int] | NDArray[np.int64],
-    output: str | Path,
     *,
     method: Projection = "pca",
     ids: int = 20,
     seed: int = 0,
     title: str = "",
-) -> Path:
-    """Draw a PNG of features projected to the plane. Circles are visible, triangles infrared.
+) -> Figure:
+    """Features projected to the plane. Circles are visible, triangles infrared.
 
     Args:
         features: ``(N, D)`` NumPy or torch.
         pids: ``(N,)`` ids; a person has one colour.
         modalities: ``(N,)`` values of ``Modality``.
-        output: PNG file.
         method: ``pca`` (exact, fast, distances keep their meaning) or ``tsne`` (neighbourhoods only; through
             scikit-learn).
         ids: draw at most so many persons, those with the most images (ties: lower id).
@@ -46,31 +42,28 @@ def draw_embedding(
         title: text above the plot.
 
     Returns:
-        The path written.
+        The figure; :func:`gloam.visualize.figure_files.save_figure` writes it.
 
     Raises:
         GloamError: lengths that do not fit, NaN, fewer than three images, or an unknown method.
     """
     if method not in get_args(Projection):
         raise GloamError(f"There is no projection {method!r}. {did_you_mean(str(method), get_args(Projection))}")
-    points, people, lights = _matrix(features), np.asarray(pids), np.asarray(modalities)
-    if not len(points) == len(people) == len(lights):
-        raise GloamError(f"{len(points)} features, {len(people)} ids and {len(lights)} modalities: give one of each.")
+    points, people, kinds = _matrix(features), np.asarray(pids), np.asarray(modalities)
+    if not len(points) == len(people) == len(kinds):
+        raise GloamError(f"{len(points)} features, {len(people)} ids and {len(kinds)} modalities: give one of each.")
     names, counts = np.unique(people, return_counts=True)
     shown = names[np.argsort(-counts, kind="stable")[: max(ids, 1)]]
     kept = np.isin(people, shown)
-    points, people, lights = points[kept], people[kept], lights[kept]
+    points, people, kinds = points[kept], people[kept], kinds[kept]
     if len(points) < 3:
         raise GloamError(f"An embedding needs at least three images, not {len(points)}.")
     if not np.isfinite(points).all():
         raise GloamError("The features contain NaN or infinity: the network diverged or the file is broken.")
     plane, labels = _project(points, method, seed)
-    figure = _figure(
-        plane, people, lights, np.sort(shown), labels, title or f"{len(shown)} persons, {len(points)} images"
+    return _figure(
+        plane, people, kinds, np.sort(shown), labels, title or f"{len(shown)} identities, {len(points)} images"
     )
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-    return Path(output)
 
 
 def _matrix(features: Any) -> NDArray[np.float32]:
@@ -102,20 +95,20 @@ def _project(points: NDArray[np.float32], method: Projection, seed: int) -> tupl
 def _figure(
     plane: NDArray[np.float64],
     people: NDArray[np.int64],
-    lights: NDArray[np.int64],
+    modalities: NDArray[np.int64],
     shown: NDArray[np.int64],
     labels: tuple[str, str],
     title: str,
 ) -> Figure:
     import matplotlib
 
-    figure = Figure(figsize=(7.6, 6.0), layout="constrained")
+    figure = Figure(figsize=(7.6, 6.0), layout="constrained", dpi=130)
     axes = figure.subplots()
     palette = matplotlib.colormaps["tab20"] if len(shown) <= 20 else matplotlib.colormaps["turbo"]
     for number, person in enumerate(shown):
         colour = palette(number) if len(shown) <= 20 else palette(number / (len(shown) - 1))
         for modality, marker in _MARKERS.items():
-            chosen = (people == person) & (lights == modality)
+            chosen = (people == person) & (modalities == modality)
             axes.scatter(
                 plane[chosen, 0],
                 plane[chosen, 1],
@@ -135,7 +128,7 @@ def _figure(
     handles = [
         Line2D([], [], marker=marker, linestyle="", color="0.4", markeredgecolor="black", label=modality.name.lower())
         for modality, marker in _MARKERS.items()
-        if (lights == modality).any()
+        if (modalities == modality).any()
     ]
     axes.legend(handles=handles, fontsize=9, loc="best")
     axes.set_title(title, fontsize=11, loc="left", fontweight="bold")

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from gloam.atomic import atomic_path
 from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 from gloam.evaluation.protocols import find_protocols, select, trials
@@ -25,6 +24,7 @@ Choice = Literal["random", "worst", "best"]
 
 # Blue and orange of the Okabe-Ito palette: told apart with every kind of colour vision.
 RIGHT, WRONG, QUERY = "#0072B2", "#D55E00", "#333333"
+_MARKS = {True: ("✓ ", RIGHT), False: ("✗ ", WRONG), None: ("", QUERY)}
 # Inches: width and height of an image and of a tracklet's three frames, the gaps around them, the captions.
 _IMAGE, _TRACKLET = (1.0, 2.0), (1.95, 1.3)
 _GAP, _TITLE, _CAPTION, _HEAD = 0.12, 0.20, 0.36, 0.62
@@ -32,19 +32,28 @@ _PIXELS = 128  # per inch: an image is drawn 128 x 256
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One query and what it found."""
+class RankedRow:
+    """One query and what it found.
+
+    Attributes:
+        query: the query.
+        found: its matches, nearest first.
+        right: whether each match shows the query's identity; None where that is unknown.
+        scores: similarity of each match, larger is more alike.
+        precision: the query's average precision, or None where identities are unknown.
+    """
 
     query: Record
-    precision: float
-    found: list[Record]
+    found: Sequence[Record]
+    right: Sequence[bool | None]
+    scores: Sequence[float]
+    precision: float | None = None
 
 
 def draw_rank_list(
     splits: DatasetSplits,
     query_features: Any,
     gallery_features: Any,
-    output: str | Path,
     *,
     protocol: str | None = None,
     queries: int = 8,
@@ -52,8 +61,8 @@ def draw_rank_list(
     choose: Choice = "random",
     seed: int = 0,
     metric: Metric = "cosine",
-) -> Path:
-    """Draw a PNG with one row per query: the query, then its nearest gallery entries in the protocol's first trial.
+) -> Figure:
+    """One row per query: the query, then its nearest gallery entries in the protocol's first trial.
 
     Right entries have a blue frame and a tick, wrong ones an orange frame and a cross. Tracklets show their first,
     middle and last frame. Entries that the camera rule hides are left out.
@@ -62,7 +71,6 @@ def draw_rank_list(
         splits: the dataset.
         query_features: ``(len(splits.query), D)`` NumPy or torch.
         gallery_features: ``(len(splits.gallery), D)``.
-        output: PNG file.
         protocol: name; the dataset's first if not given.
         queries: rows.
         top: entries per row.
@@ -71,7 +79,7 @@ def draw_rank_list(
         metric: see ``rank_features``.
 
     Returns:
-        The path written.
+        The figure; :func:`gloam.visualize.figure_files.save_figure` writes it.
 
     Raises:
         GloamError: an unknown protocol or choice, no query with a match, or an image that cannot be read.
@@ -84,10 +92,7 @@ def draw_rank_list(
     if not chosen:
         raise GloamError(f"{splits.name} has no protocol to draw.")
     rows = _rank(splits, chosen[0], query_features, gallery_features, queries, top, choose, seed, metric)
-    figure = _draw(splits.root, rows, top, f"{chosen[0].name}, {_heading(choose, len(rows))}")
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=_PIXELS)
-    return Path(output)
+    return draw_rows(splits.root, rows, f"{chosen[0].name}, {_heading(choose, len(rows))}")
 
 
 def _rank(
@@ -100,7 +105,7 @@ def _rank(
     choose: Choice,
     seed: int,
     metric: Metric,
-) -> list[_Row]:
+) -> list[RankedRow]:
     selection = select(splits, protocol)
     kept_queries, kept_entries = next(trials(protocol, selection))
     query_rows, gallery_rows = selection.query[kept_queries], selection.gallery[kept_entries]
@@ -127,8 +132,11 @@ def _rank(
         for line, distances in enumerate(block, start=first):
             index = int(shown[line])
             nearest = _nearest(distances, plan.visible_to(index), top)
+            entries = [gallery_records[place] for place in nearest]
+            right = [entry.pid == query_records[index].pid for entry in entries]
+            scores = [-float(distances[place]) for place in nearest]
             precision = float(plan.average_precision[index])
-            found.append(_Row(query_records[index], precision, [gallery_records[place] for place in nearest]))
+            found.append(RankedRow(query_records[index], entries, right, scores, precision))
     return found
 
 
@@ -159,8 +167,19 @@ def _heading(choose: Choice, count: int) -> str:
     return f"{count} {kinds[choose]}"
 
 
-def _draw(root: Path, rows: Sequence[_Row], top: int, heading: str) -> Figure:
-    """Axes are placed by hand: automatic layouts take seconds for a hundred images."""
+def draw_rows(root: Path, rows: Sequence[RankedRow], heading: str) -> Figure:
+    """Queries with their matches, a row each.
+
+    Args:
+        root: folder that the records' paths are relative to.
+        rows: what to draw.
+        heading: text above.
+
+    Raises:
+        GloamError: an image that cannot be read.
+    """
+    # Axes are placed by hand: automatic layouts take seconds for a hundred images.
+    top = max((len(row.found) for row in rows), default=0)
     video = any(len(record.paths) > 1 for row in rows for record in (row.query, *row.found))
     size = _TRACKLET if video else _IMAGE
     # The query stands apart from its matches by half an image.
@@ -168,34 +187,37 @@ def _draw(root: Path, rows: Sequence[_Row], top: int, heading: str) -> Figure:
     width = _GAP + (top + 1) * (size[0] + _GAP) + apart
     line = _TITLE + size[1] + _CAPTION + _GAP
     height = _HEAD + len(rows) * line
-    figure = Figure(figsize=(width, height), facecolor="white")
+    figure = Figure(figsize=(width, height), facecolor="white", dpi=_PIXELS)
     figure.text(_GAP / width, 1 - 0.12 / height, heading, fontsize=12, fontweight="bold", va="top", color=QUERY)
     legend = 1 - 0.36 / height
-    figure.text(_GAP / width, legend, "✓ same person", fontsize=10, va="top", color=RIGHT, fontweight="bold")
-    figure.text(
-        (_GAP + 1.35) / width, legend, "✗ another person", fontsize=10, va="top", color=WRONG, fontweight="bold"
-    )
+    if any(right is not None for row in rows for right in row.right):
+        figure.text(_GAP / width, legend, "✓ same identity", fontsize=10, va="top", color=RIGHT, fontweight="bold")
+        figure.text(
+            (_GAP + 1.45) / width, legend, "✗ another identity", fontsize=10, va="top", color=WRONG, fontweight="bold"
+        )
     for number, row in enumerate(rows):
         base = height - _HEAD - number * line - _TITLE - size[1]
         for place, record in enumerate([row.query, *row.found]):
             left = _GAP + place * (size[0] + _GAP) + (apart if place else 0)
             axes = figure.add_axes((left / width, base / height, size[0] / width, size[1] / height))
-            picture = _image(root, record, round(size[0] * _PIXELS), round(size[1] * _PIXELS))
+            pixels = _image(root, record, round(size[0] * _PIXELS), round(size[1] * _PIXELS))
             if place == 0:
-                _show(axes, picture, record, QUERY, f"query, AP {100 * row.precision:.1f}")
+                told = "" if row.precision is None else f", AP {100 * row.precision:.1f}"
+                _show(axes, pixels, record, QUERY, f"query{told}")
             else:
-                match = record.pid == row.query.pid
-                _show(axes, picture, record, RIGHT if match else WRONG, f"{'✓' if match else '✗'} {place}")
+                sign, colour = _MARKS[row.right[place - 1]]
+                _show(axes, pixels, record, colour, f"{sign}{place} · {row.scores[place - 1]:.2f}")
     return figure
 
 
-def _show(axes: Axes, picture: NDArray[np.uint8], record: Record, colour: str, title: str) -> None:
-    axes.imshow(picture, aspect="auto", interpolation="nearest")
+def _show(axes: Axes, pixels: NDArray[np.uint8], record: Record, colour: str, title: str) -> None:
+    axes.imshow(pixels, aspect="auto", interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=3.5)
     axes.set_title(title, fontsize=8.5, color=colour, fontweight="bold", pad=4)
-    axes.set_xlabel(f"id {record.pid}, cam {record.cam}\n{record.modality.name.lower()}", fontsize=7.5, labelpad=4)
+    told = "" if record.pid < 0 else f"id {record.pid_raw}, "
+    axes.set_xlabel(f"{told}cam {record.cam}\n{record.modality.name.lower()}", fontsize=7.5, labelpad=4)
 
 
 def _image(root: Path, record: Record, width: int, height: int) -> NDArray[np.uint8]:

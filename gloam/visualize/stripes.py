@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,14 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gloam.atomic import atomic_path
 from gloam.errors import GloamError
 from gloam.losses.cycle_contrastive import soft_nearest
 from gloam.losses.permutation import assign_orders, shuffle_stripes
 from gloam.visualize.rank_list import QUERY, RIGHT, WRONG
 
-Light = Literal["V", "T"]
-_NAMES: dict[Light, str] = {"V": "visible", "T": "infrared"}
+Side = Literal["V", "T"]
+_NAMES: dict[Side, str] = {"V": "visible", "T": "infrared"}
 _QUERIES = 2  # stripes per image whose neighbours are shown
 # Inches: image height, patch width, gaps, captions, headings.
 _TALL, _PATCH, _GAP, _CAPTION, _HEAD = 1.5, 0.95, 0.14, 0.22, 0.95
@@ -80,8 +78,8 @@ def find_neighbours(queries: Tensor, others: Tensor, temperature: float) -> Neig
     return Neighbours(weights, weights.argmax(dim=1), back)
 
 
-def draw_stripes(pictures: StripeImages, output: str | Path, *, seed: int = 0) -> Path:
-    """Draw a PNG with one panel per task.
+def draw_stripes(shown: StripeImages, *, seed: int = 0) -> Figure:
+    """One panel per task.
 
     Upper panel, per image: the original, its shuffled stripes (numbered by their true place), the image put back by
     the Hungarian assignment of the soft permutation, and that matrix (ring: truth, dot: assignment). Lower panel: query
@@ -89,22 +87,18 @@ def draw_stripes(pictures: StripeImages, output: str | Path, *, seed: int = 0) -
     query's own modality to which that mixture leads back. Blue with a tick is right, orange with a cross wrong.
 
     Args:
-        images: what to draw; a panel whose data are None is left out.
-        output: PNG file.
+        shown: what to draw; a panel whose data are None is left out.
         seed: of the choice of query stripes.
 
     Returns:
-        The path written.
+        The figure; :func:`gloam.visualize.figure_files.save_figure` writes it.
 
     Raises:
         GloamError: neither panel has data.
     """
-    if pictures.matrices is None and pictures.vectors is None:
+    if shown.matrices is None and shown.vectors is None:
         raise GloamError("There is nothing to draw: the run was trained without permutation recovery and without PCC.")
-    figure = _draw(pictures, seed)
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=_PIXELS)
-    return Path(output)
+    return _draw(shown, seed)
 
 
 class _Canvas:
@@ -112,7 +106,7 @@ class _Canvas:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height), facecolor="white")
+        self.figure = Figure(figsize=(width, height), facecolor="white", dpi=_PIXELS)
 
     def text(self, x: float, y: float, text: str, size: float, colour: str = QUERY, weight: str = "bold") -> None:
         place = (x / self.width, 1 - y / self.height)
@@ -124,57 +118,57 @@ class _Canvas:
         axes.set(xticks=[], yticks=[])
         return axes
 
-    def picture(self, x: float, y: float, width: float, height: float, image: Tensor, title: str) -> Axes:
+    def image(self, x: float, y: float, width: float, height: float, image: Tensor, title: str) -> Axes:
         axes = self.axes(x, y, width, height)
         axes.imshow(_pixels(image), aspect="auto", interpolation="bilinear")
         axes.set_title(title, fontsize=7, color=QUERY, pad=3)
         return axes
 
 
-def _draw(pictures: StripeImages, seed: int) -> Figure:
-    height, width = pictures.images.shape[-2:]
-    count = len(pictures.images) // 2
+def _draw(shown: StripeImages, seed: int) -> Figure:
+    height, width = shown.images.shape[-2:]
+    count = len(shown.images) // 2
     wide = _TALL * width / height
     # The two halves must hold three images and a matrix, and four patches.
     half = max(3 * (wide + _GAP) + _TALL + 0.4, 4 * (_PATCH + _GAP)) + 0.3
-    upper = _HEAD + count * (_TALL + _CAPTION + 0.3) if pictures.matrices is not None else 0.0
-    parts = 0 if pictures.vectors is None else pictures.vectors.shape[1]
+    upper = _HEAD + count * (_TALL + _CAPTION + 0.3) if shown.matrices is not None else 0.0
+    parts = 0 if shown.vectors is None else shown.vectors.shape[1]
     patch = _PATCH * (height / max(parts, 1)) / width
     lines = count * min(_QUERIES, max(parts, 1))
-    lower = _HEAD + lines * (patch + _CAPTION + _GAP) if pictures.vectors is not None else 0.0
+    lower = _HEAD + lines * (patch + _CAPTION + _GAP) if shown.vectors is not None else 0.0
     canvas = _Canvas(2 * half + _GAP, upper + lower + _GAP)
-    if pictures.matrices is not None:
-        _draw_orders(canvas, pictures, pictures.matrices, wide, half)
-    if pictures.vectors is not None:
-        _draw_neighbours(canvas, pictures, pictures.vectors, upper, half, patch, seed)
+    if shown.matrices is not None:
+        _draw_orders(canvas, shown, shown.matrices, wide, half)
+    if shown.vectors is not None:
+        _draw_neighbours(canvas, shown, shown.vectors, upper, half, patch, seed)
     return canvas.figure
 
 
-def _draw_orders(canvas: _Canvas, pictures: StripeImages, matrices: Tensor, wide: float, half: float) -> None:
+def _draw_orders(canvas: _Canvas, shown: StripeImages, matrices: Tensor, wide: float, half: float) -> None:
     """The upper panel."""
     assigned = assign_orders(matrices)
-    right = assigned == pictures.orders
-    shuffled = shuffle_stripes(pictures.images, pictures.orders)
+    right = assigned == shown.orders
+    shuffled = shuffle_stripes(shown.images, shown.orders)
     recovered = shuffle_stripes(shuffled, assigned.argsort(dim=1))
-    count, parts = len(pictures.images) // 2, pictures.orders.shape[1]
+    count, parts = len(shown.images) // 2, shown.orders.shape[1]
     canvas.text(_GAP, 0.10, "permutation recovery", 12)
     share = [f"{_NAMES[modality]} {100 * part.double().mean():.0f} %" for modality, part in _halves(right)]
     canvas.text(_GAP, 0.34, f"stripes in their true place: {', '.join(share)} (chance {100 / parts:.0f} %)", 8.5)
     canvas.text(_GAP, 0.52, "✓ right stripe, dot on ring", 8, RIGHT)
     canvas.text(_GAP + 1.8, 0.52, "✗ wrong stripe, dot off ring (ring: truth)", 8, WRONG)
-    for number in range(len(pictures.images)):
-        modality: Light = "V" if number < count else "T"
+    for number in range(len(shown.images)):
+        modality: Side = "V" if number < count else "T"
         x, y = _GAP + (number // count) * half, _HEAD + (number % count) * (_TALL + _CAPTION + 0.3)
         name = f"{modality}{number % count + 1}"
-        order, assignment = pictures.orders[number].tolist(), assigned[number].tolist()
-        canvas.picture(x, y, wide, _TALL, pictures.images[number], f"{name} {_NAMES[modality]}")
-        axes = canvas.picture(x + wide + _GAP, y, wide, _TALL, shuffled[number], "shuffled")
-        _mark_stripes(axes, pictures.images.shape[-2:], [str(stripe + 1) for stripe in order], [QUERY] * parts)
-        axes = canvas.picture(x + 2 * (wide + _GAP), y, wide, _TALL, recovered[number], "put back")
+        order, assignment = shown.orders[number].tolist(), assigned[number].tolist()
+        canvas.image(x, y, wide, _TALL, shown.images[number], f"{name} {_NAMES[modality]}")
+        axes = canvas.image(x + wide + _GAP, y, wide, _TALL, shuffled[number], "shuffled")
+        _mark_stripes(axes, shown.images.shape[-2:], [str(stripe + 1) for stripe in order], [QUERY] * parts)
+        axes = canvas.image(x + 2 * (wide + _GAP), y, wide, _TALL, recovered[number], "put back")
         found = [order[assignment.index(place)] for place in range(parts)]
         signs = [f"{stripe + 1} {'✓' if stripe == place else '✗'}" for place, stripe in enumerate(found)]
         colours = [RIGHT if stripe == place else WRONG for place, stripe in enumerate(found)]
-        _mark_stripes(axes, pictures.images.shape[-2:], signs, colours)
+        _mark_stripes(axes, shown.images.shape[-2:], signs, colours)
         axes = canvas.axes(x + 3 * (wide + _GAP) + 0.3, y, _TALL, _TALL)
         _show_matrix(axes, matrices[number], order, assignment)
 
@@ -213,41 +207,41 @@ def _show_matrix(axes: Axes, matrix: Tensor, order: list[int], assigned: list[in
 
 
 def _draw_neighbours(
-    canvas: _Canvas, pictures: StripeImages, vectors: Tensor, top: float, half: float, patch: float, seed: int
+    canvas: _Canvas, shown: StripeImages, vectors: Tensor, top: float, half: float, patch: float, seed: int
 ) -> None:
     """The lower panel."""
     count, parts = len(vectors) // 2, vectors.shape[1]
-    patches = _patches(shuffle_stripes(pictures.images, pictures.orders), parts)
+    patches = _patches(shuffle_stripes(shown.images, shown.orders), parts)
     halves = list(_halves(vectors))
     canvas.text(_GAP, top + 0.10, "stripes found across modalities (PCC)", 12)
     chosen = torch.Generator().manual_seed(seed)
     notes = []
     for side, (modality, own) in enumerate(halves):
         other, others = halves[1 - side]
-        found = find_neighbours(own, others, pictures.temperature)
-        names, other_names = _stripe_names(pictures, modality, parts), _stripe_names(pictures, other, parts)
-        true, other_true = _true_stripes(pictures, modality, parts), _true_stripes(pictures, other, parts)
+        found = find_neighbours(own, others, shown.temperature)
+        names, other_names = _stripe_names(shown, modality, parts), _stripe_names(shown, other, parts)
+        true, other_true = _true_stripes(shown, modality, parts), _true_stripes(shown, other, parts)
         here, there = patches[side], patches[1 - side]
         notes.append(f"{_NAMES[modality]} to {_NAMES[other]}: {_note(found, true, other_true, parts)}")
         line = 0
-        for picture in range(count):
+        for row in range(count):
             for place in sorted(torch.randperm(parts, generator=chosen)[:_QUERIES].tolist()):
-                query = picture * parts + place
+                query = row * parts + place
                 x, y = _GAP + side * half, top + _HEAD + line * (patch + _CAPTION + _GAP)
                 nearest, back = int(found.nearest[query]), int(found.back[query])
                 weights = found.weights[query]
                 mixture = (weights[:, None] * there.flatten(1).float()).sum(0).view_as(there[0]).round().byte()
                 like, closes = bool(true[query] == other_true[nearest]), back == query
                 share = f"{other_names[nearest]}, {100 * weights[nearest]:.0f} %"
-                shown = (
+                columns = (
                     (here[query], f"{names[query]}", QUERY),
                     (there[nearest], f"{_sign(like)} {share}" if parts > 1 else share, _colour(like, parts > 1)),
                     (mixture, "soft neighbour", QUERY),
                     (here[back], f"{_sign(closes)} back: {names[back]}", _colour(closes, True)),
                 )
-                for column, (image, title, colour) in enumerate(shown):
+                for column, (image, title, colour) in enumerate(columns):
                     left = x + column * (_PATCH + _GAP)
-                    _frame(canvas.picture(left, y, _PATCH, patch, image, title), colour)
+                    _frame(canvas.image(left, y, _PATCH, patch, image, title), colour)
                 line += 1
     for number, note in enumerate(notes):
         canvas.text(_GAP, top + 0.34 + 0.15 * number, note, 8, weight="normal")
@@ -271,7 +265,7 @@ def _note(found: Neighbours, true: Tensor, other_true: Tensor, parts: int) -> st
     )
 
 
-def _halves(tensor: Tensor) -> tuple[tuple[Light, Tensor], tuple[Light, Tensor]]:
+def _halves(tensor: Tensor) -> tuple[tuple[Side, Tensor], tuple[Side, Tensor]]:
     visible, infrared = tensor.chunk(2)
     return ("V", visible), ("T", infrared)
 
@@ -284,14 +278,14 @@ def _patches(shuffled: Tensor, parts: int) -> tuple[Tensor, Tensor]:
     return visible.flatten(0, 1), infrared.flatten(0, 1)
 
 
-def _true_stripes(pictures: StripeImages, modality: Light, parts: int) -> Tensor:
+def _true_stripes(shown: StripeImages, modality: Side, parts: int) -> Tensor:
     """``(n * parts,)`` original number of every stripe; zeros for whole images."""
-    orders = dict(_halves(pictures.orders))[modality]
+    orders = dict(_halves(shown.orders))[modality]
     return orders.flatten() if parts > 1 else torch.zeros(len(orders), dtype=torch.int64)
 
 
-def _stripe_names(pictures: StripeImages, modality: Light, parts: int) -> list[str]:
-    true = _true_stripes(pictures, modality, parts).tolist()
+def _stripe_names(shown: StripeImages, modality: Side, parts: int) -> list[str]:
+    true = _true_stripes(shown, modality, parts).tolist()
     return [
         f"{modality}{index // parts + 1} stripe {stripe + 1}" if parts > 1 else f"{modality}{index + 1}"
         for index, stripe in enumerate(true)

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from gloam import cli
-from gloam.analysis import stripes
 from gloam.analysis.stripes import report_run_stripes, score_orders
 from gloam.datasets.records import Modality
 from gloam.drawing.dataset import draw_dataset
 from gloam.errors import GloamError
-from gloam.inference.checkpoint import load_model
+from gloam.inference.model import load_model
+from gloam.inference.sources import open_records
 from gloam.training.run import train
-from gloam.training.training_data import load_splits, open_records
 from tests.training.tiny import tiny_recipe
 from tests.visualize.images import pixels
 
@@ -67,18 +66,17 @@ def test_scores_are_those_of_all_test_images_and_depend_on_the_seed_only(run: Pa
     assert reports[0].scores != reports[2].scores
     assert [s.accuracy for s in reports[3].scores] == pytest.approx([s.accuracy for s in reports[0].scores])
     model = load_model(run)
-    recipe = stripes.load_run(run, device="cpu")[1]
-    splits = load_splits(recipe.data)
+    splits = model.load_splits()
     wanted = {m: sum(r.modality == m for r in (*splits.query, *splits.gallery)) for m in Modality}
-    assert {s.modality: s.pictures for s in reports[0].scores} == wanted
+    assert {s.modality: s.images for s in reports[0].scores} == wanted
     for score in reports[0].scores:
         assert 0 <= score.exact <= score.accuracy <= 1
         assert score.accuracy == pytest.approx(1 / STRIPES, abs=0.2)  # one step: still at chance
     # A network that always gives the truth scores one.
     true = lambda images, modalities, generator: torch.ones(len(images), 2)  # noqa: E731
-    model.score_orders = true  # type: ignore[method-assign]
-    records, store = open_records(splits.gallery, splits.root, recipe.data, progress=False)
-    assert [s.accuracy for s in score_orders(model, records, store, recipe=recipe)] == [1.0]
+    model.method.score_orders = true  # type: ignore[method-assign]
+    records, store = open_records(splits.gallery, splits.root, model.recipe.data, progress=False)
+    assert [s.accuracy for s in score_orders(model, records, store)] == [1.0]
 
 
 def test_tasks_that_were_off_are_left_out(data: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import gloam
 from gloam import cli
 from gloam.augmentation.augmenter import normalize
 from gloam.batches.clips import choose_frames
+from gloam.datasets import Modality
 from gloam.errors import GloamError
-from gloam.inference.feature_files import extract_to_file
+from gloam.inference import sources
 from tests.analysis.clip_run import FRAMES, draw_clips, write_clip_run
 from tests.pixels.videos import write_video
 
@@ -25,6 +26,13 @@ HEIGHT, WIDTH = 48, 16
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = draw_clips(tmp_path_factory.mktemp("clips") / "data")
     return write_clip_run(tmp_path_factory.mktemp("runs") / "m3", root)
+
+
+def extract_to_file(run: Path, source: Path, output: Path) -> int:
+    """What ``gloam extract`` does."""
+    features = gloam.load_model(run).embed(source)
+    features.save(output)
+    return len(features)
 
 
 def _expected(run: Path, frames: np.ndarray) -> np.ndarray:
@@ -107,22 +115,19 @@ def test_a_broken_video_leaves_no_output(run: Path, tmp_path: Path, capsys: pyte
 def test_damage_that_only_decoding_finds_is_one_sentence_from_a_worker_too(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gloam.inference import feature_files as export
     from gloam.pixels import video
 
     write_video(tmp_path / "tail.mp4", 9)
     monkeypatch.setattr(video, "_read_by_time", lambda *_: False)
-    original = export.scan_video
+    original = sources.scan_video
 
     def too_long(path: Path) -> video.VideoIndex:
         index = original(path)
         return video.VideoIndex(index.path, 30, None, index.keys)
 
-    monkeypatch.setattr(export, "scan_video", too_long)
-    original_extract = export.extract_features
-    monkeypatch.setattr(export, "extract_features", lambda *a, **k: original_extract(*a, **{**k, "workers": 1}))
+    monkeypatch.setattr(sources, "scan_video", too_long)
     with pytest.raises(GloamError, match=r"^The video .*tail\.mp4 cannot be read: it ends before image 10 of 30"):
-        extract_to_file(run, tmp_path / "tail.mp4", tmp_path / "out.csv")
+        gloam.load_model(run).embed(tmp_path / "tail.mp4", workers=1).save(tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -138,9 +143,7 @@ def test_mixed_and_empty_folders_are_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_method_for_images_refuses_a_video(tmp_path: Path) -> None:
-    from gloam.datasets import Modality
-    from gloam.inference.feature_files import open_videos
     from tests.training.tiny import tiny_recipe
 
-    with pytest.raises(GloamError, match=r"a\.mp4 is a video, but .*'base' works on single images"):
-        open_videos([tmp_path / "a.mp4"], tmp_path, tiny_recipe(tmp_path), Modality.VISIBLE)
+    with pytest.raises(GloamError, match=r"a\.mp4 is a video, but .* works on single images"):
+        sources.open_videos([tmp_path / "a.mp4"], tmp_path, tiny_recipe(tmp_path).data, [Modality.VISIBLE])

@@ -11,7 +11,8 @@ import torch
 import gloam.methods
 from gloam import cli
 from gloam.errors import GloamError
-from gloam.inference.checkpoint import Checkpoint, load_model
+from gloam.inference.checkpoint import Checkpoint
+from gloam.inference.model import load_model
 from gloam.recipes.recipe import load_recipe
 from gloam.training import training_data as data
 from gloam.training.run import train
@@ -110,7 +111,7 @@ def test_the_best_of_an_earlier_stage_does_not_stay(sysu_root: Path, tmp_path: P
     assert _last(run).best is not None
     train(recipe, resume=run, progress=False)
     assert not (run / "checkpoints" / "best.ckpt").exists()
-    assert type(load_model(run)).__name__ == "BaseSoftmax"
+    assert type(load_model(run).method).__name__ == "BaseSoftmax"
 
 
 def test_validation_in_a_stage_holds_people_out_for_all(sysu_root: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import torch
 import gloam
 from gloam import cli
 from gloam.errors import GloamError
-from gloam.inference.checkpoint import Checkpoint, export_weights, load_model
+from gloam.inference.checkpoint import Checkpoint, export_weights
+from gloam.inference.model import load_model
 from gloam.training.run import train
 from tests.training.tiny import tiny_recipe
 
@@ -100,7 +101,7 @@ def test_load_model_gives_the_scores_of_the_run(finished: Path, sysu_root: Path,
     again = json.loads((tmp_path / "evaluation.json").read_text())["protocols"]
     first = json.loads((finished / "results.json").read_text())["protocols"]
     assert again["sysu_mm01/all_single"] == first["sysu_mm01/all_single"]
-    method = gloam.load_model(finished)
+    method = gloam.load_model(finished).method
     assert not method.training
 
 
@@ -226,7 +227,7 @@ def test_export_is_plain_safetensors(finished: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     export_weights(finished, tmp_path / "model.safetensors")
-    own = load_model(finished).state_dict()
+    own = load_model(finished).method.state_dict()
     _same_state(
         load_file(tmp_path / "model.safetensors"), {k: v for k, v in own.items() if isinstance(v, torch.Tensor)}
     )

@@ -17,8 +17,8 @@ from gloam.analysis.clips import score_clip_controls
 from gloam.batches.clips import FrameChoice, choose_frames
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
-from gloam.inference.checkpoint import Checkpoint, load_model
-from gloam.inference.feature_files import extract_to_file
+from gloam.inference.checkpoint import Checkpoint
+from gloam.inference.model import load_model
 from gloam.inference.scoring import evaluate_runs
 from gloam.methods.contract import EpochContext
 from gloam.models.batch_norm_groups import group_batch_norm
@@ -263,7 +263,7 @@ def test_a_run_with_batch_norm_groups_differs_and_loads(sysu_root: Path, tmp_pat
     for rows in (None, 6, 1000):
         run = _train(sysu_root, tmp_path / str(rows), **sections, train={"epochs": 1, "bn_group": rows})
         losses.append(_last(run).history[0]["loss"])
-        assert not load_model(run).training
+        assert not load_model(run).method.training
     assert losses[0] == pytest.approx(losses[2], rel=1e-6)
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
@@ -303,6 +303,6 @@ def test_clips_follow_the_rules_of_the_recipe(tmp_path: Path, monkeypatch: pytes
     evaluated = len(chosen)
     score_clip_controls(run, device="cpu")
     controlled = len(chosen) - evaluated
-    extract_to_file(run, tmp_path / "data", tmp_path / "features.npz", split="query", device="cpu")
+    load_model(run).embed(tmp_path / "data", split="query").save(tmp_path / "features.npz")
     assert evaluated == controlled < len(chosen) - evaluated
     assert set(chosen) == {"spaced"}

@@ -8,7 +8,8 @@ import pytest
 
 from gloam.datasets import DatasetSplits, load_dataset
 from gloam.errors import GloamError
-from gloam.training.training_data import open_test_records, prepare_data
+from gloam.inference.sources import open_test_records
+from gloam.training.training_data import prepare_data
 from tests.analysis.clip_run import draw_clips
 from tests.training.tiny import tiny_recipe
 

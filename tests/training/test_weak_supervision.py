@@ -11,7 +11,8 @@ import torch
 
 from gloam.datasets.weak import shuffle_labels_per_modality
 from gloam.errors import GloamError
-from gloam.inference.checkpoint import Checkpoint, load_model
+from gloam.inference.checkpoint import Checkpoint
+from gloam.inference.model import load_model
 from gloam.training import run as training_run
 from gloam.training import training_data
 from gloam.training.run import train
@@ -158,7 +159,7 @@ def test_a_weight_file_starts_a_timm_backbone_and_the_run_loads_again(
     sections = {"data": weak, "weights": str(tmp_path / "weights.pth"), "train": {"epochs": 1, "iterations": 1}}
     recipe = tiny_recipe(sysu_root, method=method, **sections, optimizer={"lr": 1e-6})
     run = train(recipe, output=tmp_path / "run", progress=False).path
-    model = load_model(run)
+    model = load_model(run).method
     backbone = model.net.backbone if name == "base" else model.backbone
     start, end = network.state_dict(), backbone.network.state_dict()
     for modality in ("visible", "infrared"):

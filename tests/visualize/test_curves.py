@@ -9,6 +9,7 @@ import pytest
 from gloam.errors import GloamError
 from gloam.visualize import curves
 from gloam.visualize.curves import draw_curves
+from gloam.visualize.figure_files import save_figure
 from tests.visualize.images import pixels
 
 TABLE = """stage,epoch,lr,loss,identity,triplet,identity_correct,clusters,validation_rank1,validation_mAP,seconds
@@ -21,7 +22,7 @@ main,1,0.01,3.5,2.9,0.6,0.5,398,0.5,0.4,70
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(TABLE)
-    path = draw_curves(tmp_path, tmp_path / "plots" / "curves.png")
+    path = save_figure(draw_curves(tmp_path), tmp_path / "plots" / "curves.png")
     image = pixels(path)
     assert image.shape[1] > image.shape[0] > 300
     assert len({tuple(colour) for colour in image.reshape(-1, 3)[::7].tolist()}) > 10
@@ -48,7 +49,7 @@ def test_a_run_without_epochs_is_named(tmp_path: Path, content: str | None) -> N
     if content is not None:
         (tmp_path / "metrics.csv").write_text(content)
     with pytest.raises(GloamError, match="no epoch has finished"):
-        draw_curves(tmp_path, tmp_path / "curves.png")
+        save_figure(draw_curves(tmp_path), tmp_path / "curves.png")
 
 
 def test_label_quality_has_its_own_panel() -> None:

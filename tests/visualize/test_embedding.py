@@ -11,6 +11,7 @@ import torch
 from gloam.errors import GloamError
 from gloam.visualize import embedding
 from gloam.visualize.embedding import draw_embedding
+from gloam.visualize.figure_files import save_figure
 from tests.visualize.images import pixels
 
 
@@ -24,7 +25,9 @@ def _points(count: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_an_embedding_is_drawn(method: str, tmp_path: Path) -> None:
     features, pids, modalities = _points()
-    path = draw_embedding(torch.from_numpy(features), pids, modalities, tmp_path / "e.png", method=method, ids=4)
+    path = save_figure(
+        draw_embedding(torch.from_numpy(features), pids, modalities, method=method, ids=4), tmp_path / "e.png"
+    )
     assert pixels(path).shape[2] == 3
     assert pixels(path).std() > 5
 
@@ -43,17 +46,19 @@ def test_principal_components_keep_distances_of_planar_points() -> None:
 
 
 def test_one_dimensional_features(tmp_path: Path) -> None:
-    assert draw_embedding(np.arange(5.0)[:, None], [1, 1, 2, 2, 2], [0, 1, 0, 1, 0], tmp_path / "e.png").is_file()
+    assert save_figure(
+        draw_embedding(np.arange(5.0)[:, None], [1, 1, 2, 2, 2], [0, 1, 0, 1, 0]), tmp_path / "e.png"
+    ).is_file()
 
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
     features, pids, modalities = _points()
     with pytest.raises(GloamError, match="59 ids"):
-        draw_embedding(features, pids[1:], modalities, tmp_path / "e.png")
+        save_figure(draw_embedding(features, pids[1:], modalities), tmp_path / "e.png")
     with pytest.raises(GloamError, match="'tsne'"):
-        draw_embedding(features, pids, modalities, tmp_path / "e.png", method="tsnee")
+        save_figure(draw_embedding(features, pids, modalities, method="tsnee"), tmp_path / "e.png")
     with pytest.raises(GloamError, match="at least three"):
-        draw_embedding(features[:2], pids[:2], modalities[:2], tmp_path / "e.png")
+        save_figure(draw_embedding(features[:2], pids[:2], modalities[:2]), tmp_path / "e.png")
     features[3] = np.nan
     with pytest.raises(GloamError, match="NaN"):
-        draw_embedding(features, pids, modalities, tmp_path / "e.png")
+        save_figure(draw_embedding(features, pids, modalities), tmp_path / "e.png")

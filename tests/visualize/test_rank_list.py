@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
 from gloam.visualize import rank_list
+from gloam.visualize.figure_files import save_figure
 from gloam.visualize.rank_list import RIGHT, WRONG, draw_rank_list
 from tests.visualize.images import COLOURS, count, pixels, write_dataset
 
@@ -23,13 +24,15 @@ def _rgb(colour: str) -> tuple[int, ...]:
 
 def test_right_and_wrong_entries_are_framed_and_hidden_ones_left_out(tmp_path: Path) -> None:
     splits, query, gallery = write_dataset(tmp_path)
-    path = draw_rank_list(splits, query, gallery, tmp_path / "out" / "list.png", queries=1, top=1)
+    path = save_figure(draw_rank_list(splits, query, gallery, queries=1, top=1), tmp_path / "out" / "list.png")
     image = pixels(path)
     # Camera 2 is hidden from camera 3, so one right entry; about a frame's worth of blue, orange in the legend only.
     assert count(image, _rgb(RIGHT)) > 10 * count(image, _rgb(WRONG))
-    wrong = pixels(draw_rank_list(splits, query, 1 - gallery, tmp_path / "wrong.png", queries=1, top=1))
+    wrong = pixels(save_figure(draw_rank_list(splits, query, 1 - gallery, queries=1, top=1), tmp_path / "wrong.png"))
     assert count(wrong, _rgb(WRONG)) > 10 * count(wrong, _rgb(RIGHT))
-    more = pixels(draw_rank_list(splits, query, gallery, tmp_path / "more.png", protocol="none", queries=3, top=2))
+    more = pixels(
+        save_figure(draw_rank_list(splits, query, gallery, protocol="none", queries=3, top=2), tmp_path / "more.png")
+    )
     for colour in COLOURS.values():
         assert count(more, colour) > 3 * 0.8 * 128 * 256  # the query and both entries of each person
 
@@ -79,7 +82,7 @@ def test_tracklets_show_first_middle_and_last_frame(tmp_path: Path) -> None:
 
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
     splits, query, gallery = write_dataset(tmp_path)
-    draw_rank_list(splits, query, gallery, tmp_path / "list.png", queries=1, top=1)
+    save_figure(draw_rank_list(splits, query, gallery, queries=1, top=1), tmp_path / "list.png")
     assert pyplot.get_fignums() == []
 
 
@@ -95,7 +98,7 @@ def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
 def test_wrong_requests_are_named(tmp_path: Path, options: dict, message: str) -> None:
     splits, query, gallery = write_dataset(tmp_path)
     with pytest.raises(GloamError, match=message):
-        draw_rank_list(splits, query, gallery, tmp_path / "list.png", **options)
+        save_figure(draw_rank_list(splits, query, gallery, **options), tmp_path / "list.png")
     assert not (tmp_path / "list.png").exists()
 
 
@@ -103,5 +106,5 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     splits, query, gallery = write_dataset(tmp_path)
     (tmp_path / splits.query[0].paths[0]).write_bytes(b"")
     with pytest.raises(GloamError, match=r"cam3/1/0\.png"):
-        draw_rank_list(splits, query, gallery, tmp_path / "list.png", queries=3)
+        save_figure(draw_rank_list(splits, query, gallery, queries=3), tmp_path / "list.png")
     assert splits.query[0].modality is Modality.INFRARED

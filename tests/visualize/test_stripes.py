@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from gloam.errors import GloamError
 from gloam.losses.permutation import draw_orders, order_matrix, shuffle_stripes
 from gloam.visualize import stripes
+from gloam.visualize.figure_files import save_figure
 from gloam.visualize.rank_list import RIGHT, WRONG
 from gloam.visualize.stripes import StripeImages, draw_stripes, find_neighbours
 from tests.visualize.images import count, pixels
@@ -20,7 +21,9 @@ from tests.visualize.images import count, pixels
 PARTS, COUNT = 4, 2
 
 
-def _pictures(*, right: bool = True, orders: bool = True, vectors: bool = True, parts: int = PARTS) -> StripeImages:
+def _stripe_images(
+    *, right: bool = True, orders: bool = True, vectors: bool = True, parts: int = PARTS
+) -> StripeImages:
     """Two images of each modality with stripes of their own grey; vectors say which stripe is which."""
     generator = torch.Generator().manual_seed(0)
     images = torch.arange(2 * COUNT * PARTS).mul(8).view(2 * COUNT, 1, PARTS, 1, 1).expand(-1, 3, -1, 12, 24)
@@ -36,14 +39,14 @@ def _rgb(colour: str) -> tuple[int, ...]:
 
 
 def test_right_orders_are_blue_and_wrong_ones_orange(tmp_path: Path) -> None:
-    right = pixels(draw_stripes(_pictures(vectors=False), tmp_path / "out" / "right.png"))
-    wrong = pixels(draw_stripes(_pictures(vectors=False, right=False), tmp_path / "wrong.png"))
+    right = pixels(save_figure(draw_stripes(_stripe_images(vectors=False)), tmp_path / "out" / "right.png"))
+    wrong = pixels(save_figure(draw_stripes(_stripe_images(vectors=False, right=False)), tmp_path / "wrong.png"))
     assert count(right, _rgb(RIGHT)) > 10 * count(right, _rgb(WRONG))
     assert count(wrong, _rgb(WRONG)) > 10 * count(wrong, _rgb(RIGHT))
 
 
 def test_images_are_put_back_as_assigned() -> None:
-    shown = _pictures()
+    shown = _stripe_images()
     figure = stripes._draw(shown, 0)
     drawn = {}
     for axes in figure.axes:
@@ -58,7 +61,7 @@ def test_images_are_put_back_as_assigned() -> None:
 
 def test_panels_without_data_are_left_out(tmp_path: Path) -> None:
     titles = {
-        key: {axes.get_title() for axes in stripes._draw(_pictures(orders=key != "b", vectors=key != "a"), 0).axes}
+        key: {axes.get_title() for axes in stripes._draw(_stripe_images(orders=key != "b", vectors=key != "a"), 0).axes}
         for key in "ab"
     }
     assert "put back" in titles["a"]
@@ -66,11 +69,11 @@ def test_panels_without_data_are_left_out(tmp_path: Path) -> None:
     assert "put back" not in titles["b"]
     assert "soft neighbour" in titles["b"]
     with pytest.raises(GloamError, match="without permutation recovery and without PCC"):
-        draw_stripes(_pictures(orders=False, vectors=False), tmp_path / "none.png")
+        save_figure(draw_stripes(_stripe_images(orders=False, vectors=False)), tmp_path / "none.png")
 
 
 def test_whole_images_have_neighbours_too(tmp_path: Path) -> None:
-    texts = [t.get_text() for t in stripes._draw(_pictures(orders=False, parts=1), 0).texts]
+    texts = [t.get_text() for t in stripes._draw(_stripe_images(orders=False, parts=1), 0).texts]
     assert any("cycle closes for 100 % of 2 queries" in text for text in texts)
     assert not any("body stripe" in text for text in texts)
 
@@ -87,11 +90,11 @@ def test_neighbours_of_known_vectors() -> None:
 
 
 def test_shares_tell_the_part_from_the_place() -> None:
-    texts = [t.get_text() for t in stripes._draw(_pictures(), 0).texts]
+    texts = [t.get_text() for t in stripes._draw(_stripe_images(), 0).texts]
     note = next(text for text in texts if text.startswith("visible to infrared"))
     assert "same body stripe 100 %" in note
     assert "(chance of either 25 %)" in note
-    places = _pictures()
+    places = _stripe_images()
     by_place = StripeImages(places.images, places.orders, None, torch.eye(PARTS).repeat(2 * COUNT, 1, 1))
     texts = [t.get_text() for t in stripes._draw(by_place, 0).texts]
     assert any("same place in the shuffled image 100 %" in text for text in texts)
@@ -99,7 +102,10 @@ def test_shares_tell_the_part_from_the_place() -> None:
 
 def test_the_seed_chooses_the_queries_and_pyplot_is_left_alone(tmp_path: Path) -> None:
     before = pyplot.get_fignums()
-    files = [draw_stripes(_pictures(), tmp_path / f"{n}.png", seed=s).read_bytes() for n, s in enumerate((0, 0, 3))]
+    files = [
+        save_figure(draw_stripes(_stripe_images(), seed=s), tmp_path / f"{n}.png").read_bytes()
+        for n, s in enumerate((0, 0, 3))
+    ]
     assert files[0] == files[1]
     assert files[0] != files[2]
     assert pyplot.get_fignums() == before
