@@ -133,10 +133,10 @@ def _rank(
             index = int(shown[line])
             nearest = _nearest(distances, plan.visible_to(index), top)
             entries = [gallery_records[place] for place in nearest]
-            right = [entry.pid == query_records[index].pid for entry in entries]
+            same = [entry.pid == query_records[index].pid for entry in entries]
             scores = [-float(distances[place]) for place in nearest]
             precision = float(plan.average_precision[index])
-            found.append(RankedRow(query_records[index], entries, right, scores, precision))
+            found.append(RankedRow(query_records[index], entries, same, scores, precision))
     return found
 
 
