@@ -4,10 +4,10 @@
     python -m benchmarks.same_bits compare before.json       # after it; exit status 1 where a bit differs
     python -m benchmarks.same_bits compare before.json agw   # only some cases
 
-A case trains a recipe with a tiny network on drawn people for ten steps (and as many steps of five in each stage before
-the last), on one thread of the CPU with fixed seeds. ``demo`` is ``gloam demo`` as it is, and takes minutes. ``recipes``
-is every recipe that comes with gloam as ``gloam train RECIPE --dry-run`` resolves it; a key that is new is no difference.
-Of each case is written down:
+A case trains a recipe with a tiny network on drawn people for ten steps (five in each stage before the last), on one
+thread of the CPU with fixed seeds. ``demo`` is ``gloam demo`` as it is, and takes minutes. ``recipes`` is every recipe
+that comes with gloam as ``gloam train RECIPE --dry-run`` resolves it; a key that is new is no difference. Of each case
+is written down:
 
 * losses: every line that ``log.txt`` has about a step, and every row of ``metrics.csv`` except times. The lines print
   means of the epoch so far with four decimals; the rows give each epoch's means with all their digits.
