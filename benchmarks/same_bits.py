@@ -5,9 +5,9 @@
     python -m benchmarks.same_bits compare before.json agw   # only some cases
 
 A case trains a recipe with a tiny network on drawn people for ten steps (five in each stage before the last), on one
-thread of the CPU with fixed seeds. ``demo`` is ``gloam demo`` as it is, and takes minutes. ``recipes`` is every recipe
-that comes with gloam as ``gloam train RECIPE --dry-run`` resolves it; a key that is new is no difference. Of each case
-is written down:
+thread of the CPU with fixed seeds. ``demo`` is ``gloam demo`` as it is, which takes minutes, and ten logged steps of
+its recipe beside it. ``recipes`` is every recipe that comes with gloam as ``gloam train RECIPE --dry-run`` resolves
+it; a key that is new is no difference. Of each case is written down:
 
 * losses: every line that ``log.txt`` has about a step, and every row of ``metrics.csv`` except times. The lines print
   means of the epoch so far with four decimals; the rows give each epoch's means with all their digits.
@@ -142,8 +142,11 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
     if case == "recipes":
         return {"results": read_recipes(folder)}
     if case == "demo":
-        first = [["demo", "--output", str(folder / "demo"), "--seed", "0"]]
         run, data, table = folder / "demo" / "run", folder / "demo" / "data", folder / "demo" / "table.json"
+        # The demo's own log has no line per step: its recipe runs again for ten steps that are logged.
+        ten = ["train", "demo/agw", "--data.root", str(data), "--output", str(folder / "demo_steps"), "--quiet"]
+        ten += ["--train.epochs", "1", "--train.iterations", "10", "--train.log-every", "1"]
+        first = [["demo", "--output", str(folder / "demo"), "--seed", "0"], ten]
     else:
         layout = CASES[case][0].split("/")[0]
         run, data = folder / case, folder / "data" / layout
@@ -161,7 +164,7 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
     after.append(["evaluate", str(run), "--output", str(scored), "--device", "cpu"])
     run_commands([*first, *after], folder)
     return {
-        "losses": read_losses(run),
+        "losses": read_losses(run) | ({"ten": read_losses(folder / "demo_steps")} if case == "demo" else {}),
         "features": {split: read_features(file) for split, file in files.items()},
         "results": {
             "train": json.loads(table.read_text(encoding="utf-8")),
