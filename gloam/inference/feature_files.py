@@ -98,8 +98,8 @@ def _read_npz(path: Path) -> _Read:
 def _read_csv(path: Path) -> _Read:
     names = pd.read_csv(path, nrows=0).columns
     vector = [name for name in names if name[0] == "f" and name[1:].isdecimal()]
-    # float32 digits survive the round trip only with the exact parser.
-    table = pd.read_csv(path, dtype=dict.fromkeys(vector, np.float32), float_precision="round_trip")
+    # float32 digits survive the round trip only with a parser that rounds exactly.
+    table = pd.read_csv(path, dtype=dict.fromkeys(vector, np.float32), engine="pyarrow")
     about = {name: table[name].iloc[0] for name in (_DIGEST, _NAME) if name in table and len(table)}
     columns = table.drop(columns=[*vector, *(name for name in (_DIGEST, _NAME) if name in table)])
     return table[vector].to_numpy(np.float32), columns, about
@@ -110,10 +110,11 @@ def _read_parquet(path: Path) -> _Read:
 
     table = pyarrow.parquet.read_table(path)
     about = json.loads((table.schema.metadata or {}).get(b"gloam", b"{}"))
-    vectors = table.column("feature").combine_chunks()
-    count = table.num_rows
-    array = np.asarray(vectors.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-    return array.reshape(count, -1 if count else 0), table.drop_columns(["feature"]).to_pandas(), about
+    array = np.zeros((0, 0), np.float32)
+    if count := table.num_rows:
+        vectors = table.column("feature").combine_chunks().flatten()
+        array = np.array(vectors.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(count, -1)
+    return array, table.drop_columns(["feature"]).to_pandas(), about
 
 
 _READERS = {".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
