@@ -14,9 +14,10 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP)  ## create .venv and install gloam with its test tools
 
-lint: setup  ## formatting, lint rules and static types
+lint: setup  ## formatting, lint rules, floors of the package, static types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 test: lint  ## lint, then the whole default test suite

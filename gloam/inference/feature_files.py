@@ -1,4 +1,4 @@
-"""Features in files: Parquet, NumPy archives and CSV, with their table and the fingerprint of their model."""
+"""Features in files: Parquet, NumPy archives and CSV, with their table and what is known of their model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
-from gloam.inference.features import COLUMNS, Features, Fingerprint
 
 FORMATS = (".parquet", ".npz", ".csv")
-_VECTORS = {".parquet": "feature", ".npz": "features", ".csv": "f0"}
-_DIGEST, _NAME = "model_digest", "model_name"  # NPZ arrays; CSV columns; Parquet keeps both in its metadata
+ABOUT = ("model_digest", "model_name")  # NPZ arrays; CSV columns; Parquet keeps both in its metadata
+Content = tuple[NDArray[np.float32], pd.DataFrame, dict[str, str]]
 
 
 def check_format(path: Path) -> None:
@@ -26,86 +24,76 @@ def check_format(path: Path) -> None:
         raise GloamError(f"{path} must end in one of {', '.join(FORMATS)}.")
 
 
-def save_features(features: Features, path: Path) -> Path:
+def write_features(path: Path, array: NDArray[np.float32], columns: pd.DataFrame, about: dict[str, str]) -> None:
     """Write features in the format of the file's suffix, atomically.
 
     ``.parquet``: column ``feature`` holds lists. ``.npz``: array ``features (N, D)``, one array per column. ``.csv``:
     columns ``f0, f1, ...``.
 
-    Returns:
-        The path.
+    Args:
+        path: file to write.
+        array: ``(N, D)``.
+        columns: N rows.
+        about: the model, under the names ``ABOUT``.
 
     Raises:
         GloamError: another suffix.
     """
     check_format(path)
-    array, columns, model = features.numpy(), features.columns, features.fingerprint
     with atomic_path(path) as temporary:
         if path.suffix == ".npz":
             arrays: dict[str, Any] = {str(name): _plain(columns[name]) for name in columns}
-            arrays |= {_DIGEST: np.array(model.digest), _NAME: np.array(model.name)}
+            arrays |= {name: np.array(value) for name, value in about.items()}
             with temporary.open("wb") as file:
                 np.savez(file, features=array, **arrays)
         elif path.suffix == ".csv":
             numbers = pd.DataFrame(array, columns=[f"f{i}" for i in range(array.shape[1])])
-            told = columns.assign(**{_DIGEST: model.digest, _NAME: model.name})
-            pd.concat([told, numbers], axis=1).to_csv(temporary, index=False)
+            pd.concat([columns.assign(**about), numbers], axis=1).to_csv(temporary, index=False)
         else:
             import pyarrow as pa
             import pyarrow.parquet
 
             table = pa.Table.from_pandas(columns.assign(feature=list(array)), preserve_index=False)
-            about = json.dumps({_DIGEST: model.digest, _NAME: model.name}).encode()
-            table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"gloam": about})
+            told = {**(table.schema.metadata or {}), b"gloam": json.dumps(about).encode()}
+            table = table.replace_schema_metadata(told)
             pyarrow.parquet.write_table(table, temporary)
-    return path
 
 
-def load_features(path: Path) -> Features:
-    """Read features that :func:`save_features` wrote.
-
-    Files of older versions do not name their model: they are taken as made by a model called like the file.
+def read_features(path: Path) -> Content:
+    """Read what :func:`write_features` wrote: vectors, columns, and what is told of the model (nothing in old files).
 
     Raises:
-        GloamError: no such file, another format, or content that is no table of features.
+        GloamError: no such file, another format, or damaged content.
     """
     check_format(path)
     if not path.is_file():
         raise GloamError(f"There is no file of features {path}.")
     try:
-        array, columns, about = _READERS[path.suffix](path)
+        return _READERS[path.suffix](path)
     except Exception as error:
         # pandas, pyarrow and NumPy raise a dozen kinds for damaged files; each means the same to a user.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GloamError(f"{path} could not be read as features ({reason}). Write it with gloam extract.") from error
-    if missing := [name for name in COLUMNS if name not in columns]:
-        raise GloamError(f"{path} holds no features of gloam: it lacks {', '.join(missing)}.")
-    digest, name = about.get(_DIGEST), about.get(_NAME)
-    fingerprint = Fingerprint(str(digest), str(name or "")) if digest else Fingerprint.foreign(path.name)
-    return Features(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), columns, fingerprint)
 
 
-_Read = tuple[NDArray[np.float32], pd.DataFrame, dict[str, Any]]
-
-
-def _read_npz(path: Path) -> _Read:
+def _read_npz(path: Path) -> Content:
     with np.load(path, allow_pickle=False) as file:
-        about = {name: file[name].item() for name in (_DIGEST, _NAME) if name in file}
-        columns = {name: file[name] for name in file.files if name not in ("features", _DIGEST, _NAME)}
+        about = {name: str(file[name].item()) for name in ABOUT if name in file}
+        columns = {name: file[name] for name in file.files if name not in ("features", *ABOUT)}
         return file["features"], pd.DataFrame(columns), about
 
 
-def _read_csv(path: Path) -> _Read:
+def _read_csv(path: Path) -> Content:
     names = pd.read_csv(path, nrows=0).columns
     vector = [name for name in names if name[0] == "f" and name[1:].isdecimal()]
     # float32 digits survive the round trip only with a parser that rounds exactly.
     table = pd.read_csv(path, dtype=dict.fromkeys(vector, np.float32), engine="pyarrow")
-    about = {name: table[name].iloc[0] for name in (_DIGEST, _NAME) if name in table and len(table)}
-    columns = table.drop(columns=[*vector, *(name for name in (_DIGEST, _NAME) if name in table)])
+    about = {name: str(table[name].iloc[0]) for name in ABOUT if name in table and len(table)}
+    columns = table.drop(columns=[*vector, *(name for name in ABOUT if name in table)])
     return table[vector].to_numpy(np.float32), columns, about
 
 
-def _read_parquet(path: Path) -> _Read:
+def _read_parquet(path: Path) -> Content:
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
+from gloam.inference.feature_files import ABOUT, read_features, write_features
 
 # Columns that every table of features has, in this order; others may follow (time, ...).
 COLUMNS = ("path", "frames", "pid", "cam", "modality")
@@ -224,17 +225,33 @@ class Features:
         return [Record((str(path),), int(pid), int(cam), Modality(kind), raw) for path, pid, cam, kind, raw in rows]
 
     def save(self, path: str | Path) -> Path:
-        """Write to ``.parquet``, ``.npz`` or ``.csv``; see :func:`gloam.inference.feature_files.save_features`."""
-        from gloam.inference.feature_files import save_features
+        """Write to ``.parquet``, ``.npz`` or ``.csv``; see :func:`gloam.inference.feature_files.write_features`.
 
-        return save_features(self, Path(path))
+        Returns:
+            The path.
+
+        Raises:
+            GloamError: another suffix.
+        """
+        about = dict(zip(ABOUT, (self.fingerprint.digest, self.fingerprint.name), strict=True))
+        write_features(Path(path), self.numpy(), self.columns, about)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Features:
-        """Read what :meth:`save` wrote; see :func:`gloam.inference.feature_files.load_features`."""
-        from gloam.inference.feature_files import load_features
+        """Read what :meth:`save` wrote.
 
-        return load_features(Path(path))
+        Files of older versions do not name their model: they are taken as made by a model called like the file.
+
+        Raises:
+            GloamError: no such file, another format, or content that is no table of features.
+        """
+        array, columns, about = read_features(Path(path))
+        if missing := [name for name in COLUMNS if name not in columns]:
+            raise GloamError(f"{path} holds no features of gloam: it lacks {', '.join(missing)}.")
+        digest, name = (about.get(key) for key in ABOUT)
+        fingerprint = Fingerprint(digest, name or "") if digest else Fingerprint.foreign(Path(path).name)
+        return cls(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), columns, fingerprint)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Mapping[str, Any]]]:
         for number in range(len(self)):
