@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gloam import __version__
-from gloam.cli import data, runs, start, train
+from gloam.cli import data, gallery, runs, start, train
 from gloam.errors import GloamError, did_you_mean
 
 TITLE = "gloam: person re-identification across light, cameras and supervision levels"
@@ -34,6 +34,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "curves": runs.curves,
     "stripes": runs.stripes,
     "clips": runs.clips,
+    "gallery create": gallery.create,
+    "gallery add": gallery.add,
+    "gallery search": gallery.search,
     "doctor": start.doctor,
 }
 
