@@ -1,4 +1,4 @@
-"""Commands about galleries: ``gloam gallery create``, ``add``, ``search`` and what keeps a gallery in order."""
+"""Commands about galleries: ``gloam gallery create``, ``add`` and ``search``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gloam.errors import GloamError
 
 if TYPE_CHECKING:
     from gloam.gallery.gallery import Gallery
+    from gloam.gallery.hits import Hits
 
 Queries = Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY [QUERY ...]")]
 ModalityName = Literal["visible", "infrared"]
@@ -77,7 +78,7 @@ def create(
         thumbnails=thumbnails,
         **{name: value for name, value in made.items() if value is not None},
     )
-    _say(f"{gallery}: an empty gallery for features of {opened.space.fingerprint}")
+    say(f"{gallery}: an empty gallery for features of {opened.space.fingerprint}")
     opened.close()
 
 
@@ -119,7 +120,7 @@ def add(
         model: run folder, where it is not the one that the gallery remembers.
         device: auto, cpu, cuda, cuda:1 ...
     """
-    with _open(gallery, run=model, device=device) as opened:
+    with open_there(gallery, run=model, device=device) as opened:
         done = opened.add(
             source,
             split=split,
@@ -132,9 +133,9 @@ def add(
             tracklet=tracklet,
             person=person,
         )
-        _say(f"{gallery}: {done}; {len(opened):,} rows in all")
+        say(f"{gallery}: {done}; {len(opened):,} rows in all")
         for line in done.unreadable[:5]:
-            _say(f"  unreadable: {line}")
+            say(f"  unreadable: {line}")
 
 
 def search(
@@ -200,7 +201,7 @@ def search(
     if output is not None:
         check_hits_format(output)
     where = Where(camera, not_camera, after, before, modality, tracklet, person)
-    with _open(gallery, run=model, device=device) as opened:
+    with open_there(gallery, run=model, device=device) as opened:
         hits = opened.search(
             list(queries),
             where=where,
@@ -216,37 +217,46 @@ def search(
             exact=exact,
             modality=query_modality,
         )
-        table = Table(
-            "", "score", "key", "camera", "time", "modality", "tracklet", "person", *(["rows"] if group else [])
-        )
-        for rank, hit in enumerate(hits, start=1):
-            told = hit.to_dict()
-            cells = [f"{rank}", f"{hit.score:.3f}", told["key"], f"{told['camera']}", told["time"], told["modality"]]
-            cells += [told["tracklet"] or "", told["person"] or ""]
-            table.add_row(*(_text(cell) for cell in cells), *([f"{len(hit.members)}"] if group else []))
+        table = _hit_table(hits, grouped=group is not None)
         console = Console()
         console.print(table if len(hits) else Text("nothing found"))
         for note in hits.notes:
-            _say(note)
+            say(note)
         if output is not None:
-            _say(f"{hits.save(output)}")
+            say(f"{hits.save(output)}")
 
 
-def _open(gallery: str, *, run: Path | None = None, device: str = "cpu") -> Gallery:
+def open_there(gallery: str, *, run: Path | None = None, device: str = "cpu") -> Gallery:
+    """The gallery of a folder or an address."""
     from gloam.gallery.gallery import open_gallery
 
     return open_gallery(gallery, run=run, device=device)
 
 
-def _text(value: object) -> Text:
+def _hit_table(hits: Hits, *, grouped: bool) -> Table:
+    """Columns in which nothing is known are left out; keys are never cut."""
+    told = [hit.to_dict() for hit in hits]
+    optional = [name for name in ("time", "tracklet", "person", "marked") if any(line[name] for line in told)]
+    table = Table("", "score")
+    for name in ("key", "camera", "modality", *optional, *(["rows"] if grouped else [])):
+        table.add_column(name, overflow="fold")
+    for rank, (hit, line) in enumerate(zip(hits, told, strict=True), start=1):
+        cells = [rank, f"{hit.score:.3f}", line["key"], line["camera"], line["modality"]]
+        cells += [line[name] or "" for name in optional] + ([len(hit.members)] if grouped else [])
+        table.add_row(*map(cell, cells))
+    return table
+
+
+def cell(value: object) -> Text:
     """A cell that neither rich nor the terminal obeys."""
     from gloam.gallery.rows import plain
 
     return Text(plain(value))
 
 
-def _say(text: str) -> None:
-    Console().print(_text(text), soft_wrap=True, highlight=False)
+def say(text: str) -> None:
+    """Print one line that holds users' words."""
+    Console().print(cell(text), soft_wrap=True, highlight=False)
 
 
 def _days(text: str) -> float:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gloam import __version__
-from gloam.cli import data, gallery, runs, start, train
+from gloam.cli import data, gallery, gallery_upkeep, runs, start, train
 from gloam.errors import GloamError, did_you_mean
 
 TITLE = "gloam: person re-identification across light, cameras and supervision levels"
@@ -37,6 +37,15 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gallery create": gallery.create,
     "gallery add": gallery.add,
     "gallery search": gallery.search,
+    "gallery info": gallery_upkeep.info,
+    "gallery verify": gallery_upkeep.verify,
+    "gallery erase": gallery_upkeep.erase,
+    "gallery expire": gallery_upkeep.expire,
+    "gallery audit": gallery_upkeep.audit,
+    "gallery reembed": gallery_upkeep.reembed,
+    "gallery export": gallery_upkeep.export,
+    "gallery import": gallery_upkeep.import_,
+    "gallery merge": gallery_upkeep.merge,
     "doctor": start.doctor,
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from gloam.errors import GloamError
 from gloam.gallery.contract import AuditEntry, Purged, Retention
-from gloam.gallery.crops import block_after, encode_row, rows_of
+from gloam.gallery.crops import block_after, conditions, encode_row, row_checksum, rows_of
 from gloam.gallery.rows import Row, plain
 from gloam.gallery.schema import vector_table
 from gloam.gallery.space import Space
@@ -67,6 +67,14 @@ class FileCatalogue:
                 return
             yield rows
 
+    def older(self, limit: int, cameras: Sequence[int], not_cameras: Sequence[int]) -> list[str]:
+        text, values = conditions(Where(tuple(cameras), tuple(not_cameras)))
+        with self.store.read() as connection:
+            found = connection.execute(
+                f"SELECT c.key FROM crop c WHERE ifnull(c.time, c.added) < ? AND {text} ORDER BY c.id", (limit, *values)
+            )
+            return [line[0] for line in found]
+
     def thumbnails(self, keys: Sequence[str]) -> dict[str, bytes]:
         with self.store.read() as connection:
             found = connection.execute(
@@ -84,7 +92,8 @@ class FileCatalogue:
                 connection.execute("INSERT INTO person (name) VALUES (?) ON CONFLICT DO NOTHING", (person,))
                 number = connection.execute("SELECT id FROM person WHERE name = ?", (person,)).fetchone()[0]
             for key, row in found.items():
-                crc = encode_row(row._replace(person=person)).checksum
+                added = connection.execute("SELECT added FROM crop WHERE key = ?", (key,)).fetchone()[0]
+                crc = row_checksum(encode_row(row._replace(person=person)), added)
                 connection.execute("UPDATE crop SET person = ?, crc = ? WHERE key = ?", (number, crc, key))
             connection.execute("DELETE FROM person WHERE NOT EXISTS (SELECT 1 FROM crop WHERE crop.person = person.id)")
             record(connection, "named", {"person": person, "keys": sorted(found)}, len(found))
@@ -206,7 +215,7 @@ def record(connection: sqlite3.Connection, action: str, arguments: Mapping[str, 
     """Add a line to the audit, inside a write transaction."""
     digest = argument_digest(read_setting(connection, "secret"), arguments)
     last = connection.execute("SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1").fetchone() or (0, b"")
-    line = (time.time_ns() // 1000, _account(), action, digest, rows)
+    line = (time.time_ns() // 1000, account(), action, digest, rows)
     connection.execute(
         "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?)", (last[0] + 1, *line, chain(last[1], last[0] + 1, line))
     )
@@ -223,7 +232,8 @@ def chain(before: bytes, seq: int, line: tuple[object, ...]) -> bytes:
     return hashlib.sha256(before + repr((seq, *line)).encode()).digest()
 
 
-def _account() -> str:
+def account() -> str:
+    """Who runs this."""
     try:
         return plain(getpass.getuser())
     except (KeyError, OSError, ImportError):

@@ -84,6 +84,9 @@ class Catalogue(Protocol):
     def scan(self, where: Where = EVERYTHING) -> Iterator[list[Row]]:
         """All rows that match, in blocks, in a lasting order."""
 
+    def older(self, limit: int, cameras: Sequence[int], not_cameras: Sequence[int]) -> list[str]:
+        """Keys of rows that were taken (or, where nobody knows, added) before ``limit``, by camera."""
+
     def thumbnails(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Stored thumbnails (WebP)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import struct
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -19,9 +20,9 @@ from gloam.gallery.where import EVERYTHING, Where
 _BOX = struct.Struct("<4d")
 KEPT_REMOVALS = 100_000  # of the list of removed ids: readers that lag further behind read everything again
 _BLOCK = 5000
-_COLUMNS = """
+ROW_QUERY = """
 SELECT c.id, c.key, c.path, s.root, c.frame, c.box, c.frames, c.camera, c.time, c.modality, t.name, p.name, c.sha256,
-       c.crc
+       c.added, c.crc
 FROM crop c JOIN source s ON s.id = c.source LEFT JOIN tracklet t ON t.id = c.tracklet
      LEFT JOIN person p ON p.id = c.person
 """
@@ -45,13 +46,18 @@ def encode_row(row: Row) -> Row:
     )
 
 
+def row_checksum(row: Row, added: int) -> int:
+    """What the column ``crc`` holds."""
+    return zlib.crc32(b"%d" % added, row.checksum)
+
+
 def decode_row(found: Sequence[Any]) -> Row:
-    """A row of ``_COLUMNS``.
+    """A row of ``ROW_QUERY``.
 
     Raises:
         GloamError: its checksum does not fit.
     """
-    _, key, path, root, frame, box, frames, camera, time, modality, tracklet, person, sha256, crc = found
+    _, key, path, root, frame, box, frames, camera, moment, modality, tracklet, person, sha256, added, crc = found
     row = Row(
         key,
         key if path == "" else path,
@@ -60,13 +66,13 @@ def decode_row(found: Sequence[Any]) -> Row:
         None if box is None else _BOX.unpack(box) if len(box) == _BOX.size else (0.0, 0.0, 0.0, 0.0),
         frames,
         camera,
-        time,
+        moment,
         modality,
         tracklet,
         person,
         sha256,
     )
-    if row.checksum != crc:
+    if row_checksum(row, added) != crc:
         raise GloamError(
             f"The row {plain(key)} is damaged (its checksum does not fit). gloam gallery verify lists all."
         )
@@ -93,6 +99,8 @@ def insert(
         Numbers of new and of replaced rows.
     """
     old = ids_of(connection, [row.key for row in rows])
+    now = time.time_ns() // 1000
+    since = _added(connection, list(old.values()))
     remove(connection, list(old.values()), purge=False)
     first = int(connection.execute("SELECT last FROM state").fetchone()[0]) + 1
     sources = _numbers(connection, "source", "root", (row.root for row in rows))
@@ -116,10 +124,11 @@ def insert(
                 None if row.tracklet is None else tracklets[row.tracklet],
                 None if row.person is None else persons[row.person],
                 row.sha256,
-                row.checksum,
+                added := since.get(old.get(row.key, 0), now),
+                row_checksum(row, added),
             )
         )
-    connection.executemany("INSERT INTO crop VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    connection.executemany("INSERT INTO crop VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     insert_vectors(connection, space, range(first, first + len(rows)), halves)
     if thumbnails is not None:
         pictures = (
@@ -165,6 +174,14 @@ def remove(connection: sqlite3.Connection, ids: Sequence[int], *, purge: bool = 
             )
 
 
+def _added(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, int]:
+    """When rows were added first: an update does not make them younger."""
+    found = connection.execute(
+        "SELECT id, added FROM crop WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),)
+    )
+    return dict(found.fetchall())
+
+
 def ids_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, int]:
     """Ids of the keys that exist."""
     found = connection.execute(
@@ -175,7 +192,9 @@ def ids_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, int
 
 def rows_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Row]:
     """What is known of the keys that exist."""
-    found = connection.execute(f"{_COLUMNS} WHERE c.key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),))
+    found = connection.execute(
+        f"{ROW_QUERY} WHERE c.key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
+    )
     return {line[1]: decode_row(line) for line in found}
 
 
@@ -184,7 +203,7 @@ def block_after(
 ) -> tuple[list[Row], int]:
     """The next rows by id after ``last`` that match, and the last id among them (``last`` if there are none)."""
     text, values = conditions(where)
-    lines = connection.execute(f"{_COLUMNS} WHERE c.id > ? AND {text} ORDER BY c.id LIMIT ?", (last, *values, size))
+    lines = connection.execute(f"{ROW_QUERY} WHERE c.id > ? AND {text} ORDER BY c.id LIMIT ?", (last, *values, size))
     found = lines.fetchall()
     return [decode_row(line) for line in found], found[-1][0] if found else last
 

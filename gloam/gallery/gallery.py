@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gloam.datasets.records import DatasetSplits
 from gloam.errors import GloamError
@@ -15,6 +15,7 @@ from gloam.gallery.contract import Catalogue, Retention
 from gloam.gallery.engines.contract import VectorIndex
 from gloam.gallery.engines.exact import ExactIndex
 from gloam.gallery.engines.rabitq import RabitqIndex, faiss_installed
+from gloam.gallery.erase import PATIENCE, Erasure, choose, erase, expired
 from gloam.gallery.hits import Hits
 from gloam.gallery.query import read_query
 from gloam.gallery.rows import microseconds
@@ -23,10 +24,12 @@ from gloam.gallery.space import Space
 from gloam.gallery.store import Store
 from gloam.gallery.tables import is_feature_file
 from gloam.gallery.tuning import needs_tuning, tune
+from gloam.gallery.verify import Verdict, verify
 from gloam.gallery.where import EVERYTHING, Where
 
 if TYPE_CHECKING:
     from gloam.gallery.adding import Addition
+    from gloam.gallery.reembed import Reembedding
     from gloam.inference.features import Features
     from gloam.inference.model import Model
 
@@ -274,6 +277,84 @@ class Gallery:
             How many rows there were.
         """
         return self.catalogue.name_person([keys] if isinstance(keys, str) else list(keys), person)
+
+    def select(
+        self,
+        *,
+        keys: str | Sequence[str] = (),
+        where: Where | None = None,
+        near: Any = None,
+        score: float | None = None,
+        modality: str = "visible",
+    ) -> list[str]:
+        """Keys that :meth:`erase` would erase: look at them first.
+
+        Args:
+            keys: rows by name.
+            where: filter.
+            near: whatever :meth:`search` takes as a query; a stored row counts too.
+            score: least score with ``near``.
+            modality: of ``near``, if it is an image.
+        """
+        vector = None
+        if near is not None:
+            vector = read_query(near, self.catalogue, self.index, lambda: self.model, modality=modality).vector
+        names = [keys] if isinstance(keys, str) else list(keys)
+        return choose(self.catalogue, self.index, keys=names, where=where, near=vector, score=score)
+
+    def erase(self, keys: str | Sequence[str], *, patience: float = PATIENCE, rewrite: bool = True) -> Erasure:
+        """Erase rows for good; see :func:`gloam.gallery.erase.erase`. :meth:`select` finds their keys."""
+        names = [keys] if isinstance(keys, str) else list(keys)
+        names = choose(self.catalogue, self.index, keys=names)
+        return erase(self.catalogue, self.index, names, patience=patience, rewrite=rewrite)
+
+    def expire(self, *, now: float | None = None, patience: float = PATIENCE) -> Erasure:
+        """Erase the rows whose time is over, by the retention that was given at ``create``."""
+        return erase(self.catalogue, self.index, expired(self.catalogue, now), action="expired", patience=patience)
+
+    def verify(self) -> Verdict:
+        """Read everything and say what is wrong."""
+        return verify(self.catalogue, self.index)
+
+    def reembed(
+        self,
+        model: Model,
+        *,
+        source: Literal["sources", "thumbnails"] = "sources",
+        drop_missing: bool = False,
+        progress: bool = True,
+    ) -> Reembedding:
+        """Move to another model; see :func:`gloam.gallery.reembed.reembed`."""
+        from gloam.gallery.reembed import reembed
+
+        if not isinstance(self.catalogue, FileCatalogue):
+            raise GloamError("A gallery in a Qdrant cluster moves by adding its sources to a new collection.")
+        done = reembed(self.catalogue, model, source=source, drop_missing=drop_missing, progress=progress)
+        if done.switched:
+            self._model, self._run = model, None
+            self.catalogue.purge(PATIENCE)
+            self.tune(progress=progress)
+        return done
+
+    def export(self, path: str | Path, where: Where = EVERYTHING) -> int:
+        """Write rows to a ``.parquet`` file, or the whole gallery, as it is now, to a new folder. Returns the rows."""
+        from gloam.gallery.transfer import backup, export_table
+
+        if Path(path).suffix in (".parquet", ".csv", ".npz"):
+            return export_table(self.catalogue, self.index, Path(path), where)
+        if not where.empty:
+            raise GloamError("A backup is of the whole gallery; filtered rows go to a .parquet file.")
+        return backup(self.catalogue, Path(path))
+
+    def merge(
+        self, other: Gallery, *, conflict: Literal["fail", "skip", "replace"] = "fail", prefix: str = ""
+    ) -> Addition:
+        """Copy all rows of another gallery of the same model; see :func:`gloam.gallery.transfer.merge`."""
+        from gloam.gallery.transfer import merge
+
+        done = merge(self.catalogue, self.index, other.catalogue, other.index, conflict=conflict, prefix=prefix)
+        self.tune()
+        return done
 
     def tune(self, *, force: bool = False, progress: bool = False) -> None:
         """Measure the recall of the search codes and choose how many candidates they propose, if it is time to."""

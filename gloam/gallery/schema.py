@@ -44,7 +44,9 @@ CREATE TABLE crop (
     frame INTEGER, box BLOB, frames INTEGER NOT NULL,
     camera INTEGER NOT NULL, time INTEGER, modality INTEGER NOT NULL,
     tracklet INTEGER REFERENCES tracklet, person INTEGER REFERENCES person,
-    sha256 BLOB, crc INTEGER NOT NULL
+    sha256 BLOB,
+    added INTEGER NOT NULL,       -- microseconds since 1970: retention counts from it where time is unknown
+    crc INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX crop_tracklet ON crop (tracklet) WHERE tracklet IS NOT NULL;
 CREATE INDEX crop_person ON crop (person) WHERE person IS NOT NULL;

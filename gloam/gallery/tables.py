@@ -51,7 +51,7 @@ def rows_of_table(table: pd.DataFrame, *, root: str = "", prefix: str = "", **gi
     for name, choices in _NAMES.items():
         column = next((choice for choice in choices if choice in table), None)
         if column is not None:
-            read = _READERS.get(name, _text)
+            read: Callable[[Any], Any] = _READERS.get(name, _text)
             columns[name] = [read(value) for value in table[column].tolist()]
     rows = []
     for line in zip(*columns.values(), strict=True):
@@ -98,7 +98,8 @@ def is_feature_file(path: Path) -> bool:
             return "f0" in pd.read_csv(path, nrows=0).columns
         import pyarrow.parquet
 
-        return "feature" in pyarrow.parquet.read_schema(path).names
+        library: Any = pyarrow.parquet
+        return "feature" in library.read_schema(path).names
     except Exception:  # what is no table is read, and complained about, elsewhere
         return False
 

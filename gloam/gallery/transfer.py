@@ -148,11 +148,11 @@ def merge(
     total = Addition()
     for rows, vectors, images in _batches(other, other_index, prefix):
         stored = catalogue.rows([row.key for row in rows])
-        both = [number for number, row in enumerate(rows) if row.key in stored]
-        own = index.vectors([rows[number].key for number in both]) if both else vectors[:0]
+        here = [number for number, row in enumerate(rows) if row.key in stored]
+        own = index.vectors([rows[number].key for number in here]) if here else vectors[:0]
         kept = {
             number
-            for number, vector in zip(both, own, strict=True)
+            for number, vector in zip(here, own, strict=True)
             if conflict == "skip"
             or (stored[rows[number].key] == rows[number] and np.array_equal(vector, vectors[number]))
         }

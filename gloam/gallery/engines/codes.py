@@ -57,11 +57,11 @@ def write_codes(file: Path, header: Header, arrays: dict[str, NDArray[Any]]) -> 
                 digest = hashlib.sha256()
                 shapes = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
                 told = json.dumps({"header": header._asdict(), "arrays": shapes}).encode() + b"\n"
-                for part in (told, *(np.ascontiguousarray(array).data for array in arrays.values())):
+                for part in (told, *(array.tobytes() for array in arrays.values())):
                     digest.update(part)
                 out.write(_MAGIC + digest.digest() + told)
                 for array in arrays.values():
-                    out.write(np.ascontiguousarray(array).data)
+                    out.write(array.tobytes())
     except OSError as error:
         _log.warning("The search codes were not saved (%s); they are made again when the gallery is opened.", error)
         return False
