@@ -53,10 +53,10 @@ def create(
         replicas: of a Qdrant collection.
         quantization: of a Qdrant collection.
     """
+    from gloam import load_model
     from gloam.gallery.gallery import Gallery
     from gloam.gallery.tables import is_feature_file
     from gloam.gallery.transfer import load_features
-    from gloam.inference.model import load_model
 
     cameras = {}
     for word in retention_camera:

@@ -180,7 +180,7 @@ def reembed(
         precision: arithmetic of the forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
-    from gloam.inference.model import load_model
+    from gloam import load_model
 
     model = load_model(run, device=device, feature=feature, mirror=mirror, precision=precision)
     with open_there(gallery) as opened:

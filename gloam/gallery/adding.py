@@ -23,8 +23,7 @@ from gloam.gallery.rows import Row, plain
 from gloam.gallery.tables import modality_number, read_table, rows_of_table
 from gloam.inference.features import Features
 from gloam.inference.model import Model
-from gloam.inference.sources import ArrayStore, find_records
-from gloam.pixels.decode import UnreadableImage, decode_image
+from gloam.inference.sources import ArrayStore, find_records, open_records
 from gloam.progress import progress_bar
 
 FEATURE_BATCH = 5000  # rows per transaction
@@ -166,27 +165,55 @@ def _add_batch(
         total.updated += index.upsert(moved, index.vectors(keys), [images.get(key) for key in keys]).updated
     if not wanted:
         return
-    data = model.recipe.data
-    decoded = list(
-        threads.map(
-            lambda pair: decode_frames(Path(pair[0].root), pair[1].paths, data.height, data.width, data.interpolation),
-            wanted,
-        )
-    )
-    total.unreadable += [found for found in decoded if isinstance(found, str)]
-    good = [
-        (row, record, pixels)
-        for (row, record), pixels in zip(wanted, decoded, strict=True)
-        if not isinstance(pixels, str)
-    ]
-    if not good:
+    kept, pixels = decode(wanted, model)
+    total.unreadable += sorted({row.key for row, _ in wanted} - {row.key for row, _ in kept})
+    if not kept:
         return
-    rows, records, pixels = zip(*good, strict=True)
-    features = model.embed_records(records, ArrayStore(np.concatenate(pixels)), workers=0)
-    images_ = list(threads.map(lambda clip: thumbnail(clip[0]), pixels)) if thumbnails else None
+    rows, records = zip(*kept, strict=True)
+    features = model.embed_records(records, ArrayStore(pixels), workers=0)
+    firsts = np.cumsum([0, *(len(record.paths) for record in records[:-1])])
+    images_ = list(threads.map(lambda first: thumbnail(pixels[first]), firsts)) if thumbnails else None
     added = index.upsert(rows, features.numpy(), images_)
     total.new += added.new
     total.updated += added.updated
+
+
+def decode(batch: Sequence[tuple[Row, Record]], model: Model) -> tuple[list[tuple[Row, Record]], NDArray[np.uint8]]:
+    """Images of rows of any folders at the model's size; rows without a readable image are left out.
+
+    Nothing is cached: decoded images of people would stay on the disk after their erasure.
+
+    Returns:
+        The remaining rows, and ``(n, 3, H, W)`` with the frames of each one after the other.
+    """
+    data = model.recipe.data
+    kept: list[tuple[Row, Record]] = []
+    parts = [np.empty((0, 3, data.height, data.width), np.uint8)]
+    for root in dict.fromkeys(row.root for row, _ in batch):
+        part = [pair for pair in batch if pair[0].root == root]
+        records = [record for _, record in part]
+        try:
+            config = data.model_copy(update={"cache": "off", "on_bad_image": "fail"})
+            found, store = open_records(records, Path(root), config, progress=False)
+            pixels = store.read(np.arange(len(store)))
+        except GloamError:
+            # Some are bad: look at each, which decodes all twice.
+            config = data.model_copy(update={"cache": "off", "on_bad_image": "skip"})
+            try:
+                found, store = open_records(records, Path(root), config, progress=False)
+            except GloamError:  # none is readable
+                continue
+            pixels = store.read(np.arange(len(store)))
+        kept += _matched(part, found)
+        parts.append(pixels)
+    return kept, np.concatenate(parts)
+
+
+def _matched(part: Sequence[tuple[Row, Record]], found: Sequence[Record]) -> Iterator[tuple[Row, Record]]:
+    """Rows of the records that are left, which are in order and may have lost frames."""
+    rest = iter(part)
+    for record in found:
+        yield next((row, record) for row, given in rest if set(record.paths) <= set(given.paths))
 
 
 def rows_of_source(
@@ -238,6 +265,11 @@ def rows_of_source(
     if source.is_file() and source.suffix.lower() in _TABLES:
         folder = (root or source.parent).resolve()
         rows = rows_of_table(read_table(source), root=str(folder), prefix=prefix, modality=number, **given)
+        if boxed := [row for row in rows if row.box is not None or row.frame is not None]:
+            raise GloamError(
+                f"{source}: the row {plain(boxed[0].key)} is a box or a frame of a larger image. Cut the boxes out first, "
+                "and give features or images of single people."
+            )
         return [(row, Record((row.path or "",), -1, row.camera, Modality(row.modality), -1)) for row in rows]
     records, folder = find_records(source, model.recipe.data, "visible")
     facts_: list[dict[str, Any]] = [{"modality": number, **given} for _ in records]
@@ -276,19 +308,6 @@ def _named(
             row = row._replace(tracklet=key)
         # Stems route by modality: the record must say what the row says.
         yield row, Record(record.paths, record.pid, row.camera, Modality(row.modality), record.pid_raw)
-
-
-def decode_frames(
-    root: Path, paths: Sequence[str], height: int, width: int, interpolation: Any
-) -> NDArray[np.uint8] | str:
-    """Frames ``(T, 3, height, width)`` of one row, or why one cannot be read."""
-    frames = []
-    for path in paths:
-        try:
-            frames.append(decode_image(root / path, height, width, interpolation))
-        except UnreadableImage as error:
-            return f"{path}: {error}"
-    return np.stack(frames)
 
 
 def thumbnail(pixels: NDArray[np.uint8], quality: int = 75) -> bytes:

@@ -57,3 +57,9 @@ def sync_folder(folder: Path) -> None:
 def private_file(path: Path) -> None:
     """Create an empty file that its owner alone may read; SQLite gives its log the same rights."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def make_private(path: Path) -> None:
+    """A file, new or not, that its owner alone may read."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    path.chmod(0o600)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
+from gloam.gallery.disk import make_private
 from gloam.gallery.rows import MODALITIES, Row, plain, time_text
 
 FORMATS = (".html", ".csv", ".json")
@@ -140,7 +141,7 @@ class Hits:
         else:
             text = self._html()
         with atomic_path(path) as temporary:
-            temporary.touch(mode=0o600)
+            make_private(temporary)
             temporary.write_text(text, encoding="utf-8")
         return path
 

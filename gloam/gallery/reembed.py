@@ -6,8 +6,7 @@ import io
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from PIL import Image
 
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
-from gloam.gallery.adding import decode_frames
+from gloam.gallery.adding import decode
 from gloam.gallery.catalogue import FileCatalogue, active_space, add_space, read_space, record
 from gloam.gallery.crops import insert_vectors, remove, rows_of
 from gloam.gallery.engines.codes import drop_codes
@@ -81,15 +80,12 @@ def reembed(
         while batch := _next(catalogue, number, tried):
             tried = batch[-1][0]
             rows = [row for _, row in batch]
-            pixels = [_pixels(catalogue, row, model, source) for row in rows]
-            missing |= {row.key: found for row, found in zip(rows, pixels, strict=True) if isinstance(found, str)}
-            good = [place for place, found in enumerate(pixels) if not isinstance(found, str)]
-            if good:
-                images: list[Any] = [pixels[place] for place in good]
-                records = [_record(rows[place], len(image)) for place, image in zip(good, images, strict=True)]
-                store = ArrayStore(np.concatenate(images))
-                halves = model.embed_records(records, store, workers=0).numpy().astype(np.float16)
-                done += _keep(catalogue, number, [batch[place] for place in good], halves)
+            kept, pixels = _images(catalogue, rows, model, source, missing)
+            if kept:
+                records = [record for _, record in kept]
+                halves = model.embed_records(records, ArrayStore(pixels), workers=0).numpy().astype(np.float16)
+                numbers = {row.key: crop for crop, row in batch}
+                done += _keep(catalogue, number, [numbers[row.key] for row, _ in kept], halves)
             bar.advance(task, len(batch))
     dropped = 0
     if missing and drop_missing:
@@ -129,15 +125,15 @@ def _next(catalogue: FileCatalogue, number: int, after: int) -> list[tuple[int, 
     return [(crop, rows[key]) for crop, key in lines]
 
 
-def _keep(catalogue: FileCatalogue, number: int, batch: Sequence[tuple[int, Row]], halves: NDArray[np.float16]) -> int:
+def _keep(catalogue: FileCatalogue, number: int, crops: Sequence[int], halves: NDArray[np.float16]) -> int:
     """Store new vectors of the rows that are still there, in one transaction."""
     with catalogue.store.write() as connection:
         alive = [
             place
-            for place, (crop, _) in enumerate(batch)
+            for place, crop in enumerate(crops)
             if connection.execute("SELECT 1 FROM crop WHERE id = ?", (crop,)).fetchone()
         ]
-        insert_vectors(connection, number, [batch[place][0] for place in alive], halves[alive])
+        insert_vectors(connection, number, [crops[place] for place in alive], halves[alive])
     return len(alive)
 
 
@@ -159,36 +155,44 @@ def _switch(catalogue: FileCatalogue, number: int) -> bool:
     return True
 
 
-def _pixels(catalogue: FileCatalogue, row: Row, model: Model, source: Source) -> NDArray[np.uint8] | str:
-    """Frames ``(T, 3, H, W)`` of one row at the model's size, or why there are none."""
-    data = model.recipe.data
-    size = (data.height, data.width, data.interpolation)
+def _images(
+    catalogue: FileCatalogue, rows: Sequence[Row], model: Model, source: Source, missing: dict[str, str]
+) -> tuple[list[tuple[Row, Record]], NDArray[np.uint8]]:
+    """Rows with their images ``(n, 3, H, W)`` at the model's size; the others, with the reason, go to ``missing``."""
     if source == "thumbnails":
-        image = catalogue.thumbnails([row.key]).get(row.key)
-        if image is None:
-            return "no thumbnail"
-        with Image.open(io.BytesIO(image)) as opened:
-            return resize_rgb(opened.convert("RGB"), *size)[None]
+        return _thumbnails(catalogue, rows, model, missing)
+    files = []
+    for row in rows:
+        if why := _no_file(row):
+            missing[row.key] = why
+        else:
+            files.append((row, Record((row.path or "",), -1, row.camera, Modality(row.modality), -1)))
+    kept, pixels = decode(files, model)
+    found = {row.key for row, _ in kept}
+    missing |= {row.key: "its image cannot be read" for row, _ in files if row.key not in found}
+    return kept, pixels
+
+
+def _no_file(row: Row) -> str:
     if row.path is None:
         return "it was added without a file"
     if row.frames > 1:
         return "it is a tracklet of several files: add it again with the new model"
-    if row.frame is not None:
-        return "it is a frame of a video: add the video again, or reembed from thumbnails"
-    if row.box is None:
-        return decode_frames(Path(row.root), (row.path,), *size)
-    return _boxed(Path(row.root) / row.path, row.box, size)
+    if row.frame is not None or row.box is not None:
+        return "it is a part of a larger image or video: add that again, or reembed from thumbnails"
+    return ""
 
 
-def _boxed(path: Path, box: tuple[float, float, float, float], size: tuple[int, int, Any]) -> NDArray[np.uint8] | str:
-    left, top, width, height = (round(value) for value in box)
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB").crop((left, top, left + width, top + height))
-            return resize_rgb(image, *size)[None]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return plain(error)
-
-
-def _record(row: Row, frames: int) -> Record:
-    return Record((row.path or row.key,) * frames, -1, row.camera, Modality(row.modality), -1)
+def _thumbnails(
+    catalogue: FileCatalogue, rows: Sequence[Row], model: Model, missing: dict[str, str]
+) -> tuple[list[tuple[Row, Record]], NDArray[np.uint8]]:
+    data, stored = model.recipe.data, catalogue.thumbnails([row.key for row in rows])
+    kept, parts = [], [np.empty((0, 3, data.height, data.width), np.uint8)]
+    for row in rows:
+        if row.key not in stored:
+            missing[row.key] = "no thumbnail"
+            continue
+        with Image.open(io.BytesIO(stored[row.key]), formats=["WEBP"]) as opened:
+            parts.append(resize_rgb(opened.convert("RGB"), data.height, data.width, data.interpolation)[None])
+        kept.append((row, Record((row.key,), -1, row.camera, Modality(row.modality), -1)))
+    return kept, np.concatenate(parts)

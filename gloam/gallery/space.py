@@ -80,7 +80,7 @@ class Space:
         Raises:
             GloamError: no run is remembered, it is gone, or it holds other weights by now.
         """
-        from gloam.inference.model import load_model
+        import gloam
 
         place = self.run if run is None else str(run)
         if not place:
@@ -89,7 +89,7 @@ class Space:
                 "model is. Search with Features, or say where it is (--model RUN)."
             )
         options: dict[str, Any] = {"precision": self.precision}
-        model = load_model(place, device=device, feature=self.feature or None, mirror=self.mirror, **options)
+        model = gloam.load_model(place, device=device, feature=self.feature or None, mirror=self.mirror, **options)
         self.require(model.fingerprint, f"the weights that lie in {place}")
         return model
 

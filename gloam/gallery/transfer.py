@@ -18,7 +18,7 @@ from gloam.atomic import atomic_path
 from gloam.errors import GloamError
 from gloam.gallery.catalogue import FileCatalogue
 from gloam.gallery.contract import Catalogue
-from gloam.gallery.disk import private_file, refuse_network, sync_folder
+from gloam.gallery.disk import make_private, private_file, refuse_network, sync_folder
 from gloam.gallery.engines.contract import VectorIndex
 from gloam.gallery.rows import MODALITIES, Row, plain
 from gloam.gallery.store import FILE
@@ -65,7 +65,7 @@ def export_table(catalogue: Catalogue, index: VectorIndex, path: Path, where: Wh
     space, count = catalogue.space, 0
     schema = _schema(space.dim, dict(zip(ABOUT, (space.digest, space.name), strict=True)))
     with atomic_path(path) as temporary:
-        private_file(temporary)
+        make_private(temporary)
         with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
             for rows in catalogue.scan(where):
                 keys = [row.key for row in rows]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gloam.atomic import atomic_path
+from gloam.errors import GloamError
 
 FOLDER, SUFFIX = "codes", ".codes"
 _MAGIC = b"gloam codes 1\n"
@@ -52,7 +53,7 @@ def write_codes(file: Path, header: Header, arrays: dict[str, NDArray[Any]]) -> 
     try:
         file.parent.mkdir(mode=0o700, exist_ok=True)
         with atomic_path(file) as temporary:
-            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
             with os.fdopen(descriptor, "wb") as out:
                 digest = hashlib.sha256()
                 shapes = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
@@ -62,7 +63,7 @@ def write_codes(file: Path, header: Header, arrays: dict[str, NDArray[Any]]) -> 
                 out.write(_MAGIC + digest.digest() + told)
                 for array in arrays.values():
                     out.write(array.tobytes())
-    except OSError as error:
+    except (OSError, GloamError) as error:
         _log.warning("The search codes were not saved (%s); they are made again when the gallery is opened.", error)
         return False
     return True

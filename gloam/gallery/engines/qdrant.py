@@ -14,10 +14,9 @@ import numpy as np
 
 from gloam.errors import GloamError
 from gloam.gallery.contract import Retention
-from gloam.gallery.engines.cluster import collection_name, connect, guarded, point_id
+from gloam.gallery.engines.cluster import META, collection_name, connect, guarded, point_id
 from gloam.gallery.engines.contract import Added, Float, Found, as_stored, exact_scores, rank
 from gloam.gallery.engines.qdrant_catalogue import (
-    META,
     SETTINGS_ID,
     SPACE_ID,
     QdrantCatalogue,
