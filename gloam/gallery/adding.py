@@ -267,8 +267,8 @@ def rows_of_source(
         rows = rows_of_table(read_table(source), root=str(folder), prefix=prefix, modality=number, **given)
         if boxed := [row for row in rows if row.box is not None or row.frame is not None]:
             raise GloamError(
-                f"{source}: the row {plain(boxed[0].key)} is a box or a frame of a larger image. Cut the boxes out first, "
-                "and give features or images of single people."
+                f"{source}: the row {plain(boxed[0].key)} is a box or a frame of a larger image. Cut the boxes "
+                "out first, and give features or images of single people."
             )
         return [(row, Record((row.path or "",), -1, row.camera, Modality(row.modality), -1)) for row in rows]
     records, folder = find_records(source, model.recipe.data, "visible")

@@ -86,7 +86,7 @@ def _errors() -> Iterator[None]:
     from qdrant_client.http.exceptions import ApiException
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*no effect in the local Qdrant.*")
+        warnings.filterwarnings("ignore", message=".*(no effect in the local Qdrant|Local mode performs exact).*")
         try:
             yield
         except (ApiException, OSError, ValueError) as error:
