@@ -97,9 +97,10 @@ def check_rows(rows: Sequence[Row], vectors: NDArray[np.float32], dim: int) -> N
 
 def _is_text(text: str) -> bool:
     try:
-        return "\0" not in text and bool(text.encode())
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return "\0" not in text
 
 
 def plain(text: object) -> str:

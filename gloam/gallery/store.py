@@ -57,6 +57,8 @@ class Store:
         """Say in words what SQLite says in codes."""
         try:
             yield
+        except UnicodeDecodeError as error:  # a text in the file is none any more
+            raise GloamError(_explain(self.folder, sqlite3.DatabaseError("a text is no UTF-8"))) from error
         except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
             if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError | sqlite3.NotSupportedError):
                 raise  # a mistake in this program, not on the disk

@@ -137,7 +137,7 @@ def _audit(connection: sqlite3.Connection) -> Iterator[str]:
     for expected, (seq, *line, link) in enumerate(lines, start=1):
         if seq != expected or chain(before, seq, tuple(line)) != link:
             yield f"audit: line {seq} was changed, or lines before it are missing"
-            return
+            break
         before = link
     triggers = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()[0]
     if triggers != 2:

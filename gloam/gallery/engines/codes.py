@@ -25,6 +25,8 @@ class Header(NamedTuple):
     """What a file of codes belongs to.
 
     Attributes:
+        gallery: digest of the gallery's secret: codes of another gallery fit no rows of this one.
+        mark: checksum of the last row that was looked at: a restored backup may have given its id to another.
         space: digest of the space.
         number: number of the space in the gallery.
         last: largest crop id that was looked at.
@@ -32,6 +34,8 @@ class Header(NamedTuple):
         trained: rows that there were when the codes' centre was computed.
     """
 
+    gallery: str
+    mark: int
     space: str
     number: int
     last: int

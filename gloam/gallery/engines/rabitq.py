@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from gloam.gallery.engines.codes import Header, codes_file, drop_codes, drop_lef
 from gloam.gallery.engines.columns import Change, Columns
 from gloam.gallery.engines.contract import Float, Found
 from gloam.gallery.engines.exact import ExactIndex
-from gloam.gallery.store import Store
+from gloam.gallery.store import Store, read_setting
 from gloam.gallery.where import EVERYTHING, Where
 
 SMALLEST = 10_000  # rows; below, comparing all is as fast
@@ -88,6 +89,7 @@ class RabitqIndex(ExactIndex):
             # Inside the write lock: nobody can erase a row between here and the file.
             drop_leftovers(self.store.folder)
             header = Header(
+                *_identity(connection, self.columns.last),
                 read_space(connection, self.space).digest,
                 self.space,
                 self.columns.last,
@@ -129,6 +131,8 @@ class RabitqIndex(ExactIndex):
         space = read_space(connection, number)
         if (header.space, header.number) != (space.digest, number) or header.last > last or header.gone > gone:
             return
+        if (header.gallery, header.mark) != _identity(connection, header.last):
+            return
         codes = _deserialize(arrays.pop("codes"))
         if codes is None or codes.ntotal != len(arrays["ids"]) or codes.d != space.dim:
             return
@@ -168,6 +172,13 @@ class RabitqIndex(ExactIndex):
             options["sel"] = library.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         _, found = self._codes.search(queries, wanted, params=library.RaBitQSearchParameters(**options))
         return [self.columns.ids[np.sort(row[row >= 0])] for row in found]
+
+
+def _identity(connection: sqlite3.Connection, last: int) -> tuple[str, int]:
+    """What codes of this gallery up to a row must say; -2: the row is gone."""
+    found = connection.execute("SELECT crc FROM crop WHERE id = ?", (last,)).fetchone()
+    secret = hashlib.sha256(read_setting(connection, "secret").encode()).hexdigest()
+    return secret, -2 if found is None else int(found[0])
 
 
 def _batch(places: NDArray[np.int64]) -> Any:
