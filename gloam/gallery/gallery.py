@@ -22,7 +22,6 @@ from gloam.gallery.rows import microseconds
 from gloam.gallery.search import Ask, Group, GroupScore, find
 from gloam.gallery.space import Space
 from gloam.gallery.store import Store
-from gloam.gallery.tables import is_feature_file
 from gloam.gallery.tuning import needs_tuning, tune
 from gloam.gallery.verify import Verdict, verify
 from gloam.gallery.where import EVERYTHING, Where
@@ -168,6 +167,7 @@ class Gallery:
                 stay stored.
         """
         from gloam.gallery.adding import add_features, add_images, rows_of_source
+        from gloam.gallery.tables import is_feature_file
         from gloam.inference.features import Features
 
         given: dict[str, Any] = {"camera": camera, "time": microseconds(time), "tracklet": tracklet, "person": person}

@@ -8,14 +8,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
 from gloam.gallery.disk import make_private
 from gloam.gallery.rows import MODALITIES, Row, plain, time_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = (".html", ".csv", ".json")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run cells that begin so (OWASP, CSV injection)
@@ -120,6 +121,8 @@ class Hits:
 
     def to_frame(self) -> pd.DataFrame:
         """A table: rank, score, and all that is known of each row."""
+        import pandas as pd
+
         table = pd.DataFrame([hit.to_dict() for hit in self.hits])
         table.insert(0, "rank", range(1, len(table) + 1))
         return table

@@ -55,8 +55,6 @@ def read_query(
     Raises:
         GloamError: nothing is asked for, an unknown key or file, features of another model.
     """
-    from gloam.inference.features import Features
-
     items = list(asked) if isinstance(asked, list | tuple) else [asked]
     if not items:
         raise GloamError("What to look for? Give an image, a key of the gallery, tracklet:NAME or features.")
@@ -65,7 +63,7 @@ def read_query(
     images: list[Any] = []
     stored = catalogue.rows([item for item in items if isinstance(item, str)])
     for item in items:
-        if isinstance(item, Features):
+        if _is_features(item):
             catalogue.space.require(item.fingerprint, "the features of the query")
             parts.append(item.numpy())
         elif isinstance(item, str) and item in stored:
@@ -94,6 +92,14 @@ def read_query(
     if len(vectors) > 1 and worst < _ALIKE:
         notes = (f"the {len(vectors)} queries differ much (cosine with their mean down to {worst:.2f}): one person?",)
     return Query(mean, tuple(keys), notes)
+
+
+def _is_features(item: Any) -> bool:
+    if isinstance(item, str | Path):
+        return False  # who searches by keys needs no torch
+    from gloam.inference.features import Features
+
+    return isinstance(item, Features)
 
 
 def unit(vector: Float) -> Float:

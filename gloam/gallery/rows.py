@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import math
 import unicodedata
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from gloam.datasets.records import Modality
@@ -117,13 +115,15 @@ def microseconds(value: Any) -> int | None:
     Raises:
         GloamError: a text that is no time.
     """
-    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)) or value == "":
+    if value is None or value == "" or value != value:  # NaN and NaT differ from themselves
         return None
     if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
         return round(float(value) * 1e6)
+    if isinstance(value, np.datetime64):
+        return int(value.astype("datetime64[us]").astype(np.int64))
     try:
-        stamp = pd.Timestamp(value).to_pydatetime(warn=False)
-    except (ValueError, TypeError) as error:
+        stamp = value if isinstance(value, datetime.datetime) else datetime.datetime.fromisoformat(str(value))
+    except ValueError as error:
         raise GloamError(
             f"{plain(value)!r} is no time. Write 2026-03-01T08:00:00+01:00 (without offset: UTC)."
         ) from error

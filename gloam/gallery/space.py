@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gloam.errors import GloamError
-from gloam.inference.features import Fingerprint
 
 if TYPE_CHECKING:
+    from gloam.inference.features import Fingerprint
     from gloam.inference.model import Model
 
 
@@ -63,6 +63,9 @@ class Space:
     @property
     def fingerprint(self) -> Fingerprint:
         """Of the model."""
+        # Here, not above: who searches by keys needs no torch.
+        from gloam.inference.features import Fingerprint
+
         return Fingerprint(self.digest, self.name)
 
     def require(self, other: Fingerprint, what: str) -> None:

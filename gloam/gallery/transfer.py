@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
@@ -23,7 +22,6 @@ from gloam.gallery.engines.contract import VectorIndex
 from gloam.gallery.rows import MODALITIES, Row, plain
 from gloam.gallery.store import FILE
 from gloam.gallery.where import EVERYTHING, Where
-from gloam.inference.feature_files import ABOUT
 
 if TYPE_CHECKING:
     from gloam.gallery.adding import Addition
@@ -59,6 +57,8 @@ def export_table(catalogue: Catalogue, index: VectorIndex, path: Path, where: Wh
     """
     import pyarrow
     import pyarrow.parquet
+
+    from gloam.inference.feature_files import ABOUT
 
     if path.suffix != ".parquet":
         raise GloamError(f"{path}: rows are exported to .parquet; a name without suffix makes a backup folder.")
@@ -221,6 +221,8 @@ def _schema(dim: int, about: dict[str, str]) -> Any:
 
 def _table(rows: Sequence[Row], vectors: Any, images: Sequence[bytes | None]) -> dict[str, Any]:
     """Columns of an export. Vectors are those that are stored, scaled to length 1 again."""
+    import pandas as pd
+
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return {
         "feature": list((vectors / lengths).astype(np.float32)),
