@@ -15,7 +15,7 @@ from gloam.gallery.contract import Catalogue, Retention
 from gloam.gallery.engines.contract import VectorIndex
 from gloam.gallery.engines.exact import ExactIndex
 from gloam.gallery.engines.rabitq import RabitqIndex, faiss_installed
-from gloam.gallery.erase import PATIENCE, Erasure, choose, erase, expired
+from gloam.gallery.erase import PATIENCE
 from gloam.gallery.hits import Hits
 from gloam.gallery.query import read_query
 from gloam.gallery.rows import microseconds
@@ -23,7 +23,7 @@ from gloam.gallery.search import Ask, Group, GroupScore, find
 from gloam.gallery.space import Space
 from gloam.gallery.store import Store
 from gloam.gallery.tuning import needs_tuning, tune
-from gloam.gallery.verify import Verdict, verify
+from gloam.gallery.upkeep import Upkeep
 from gloam.gallery.where import EVERYTHING, Where
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ QDRANT = ("qdrant://", "qdrants://")
 _KEEP = "keep"
 
 
-class Gallery:
+class Gallery(Upkeep):
     """People seen: rows with vectors of one model, in a folder or in a Qdrant cluster.
 
     Open one with :func:`open_gallery`, make one with :meth:`create`.
@@ -58,7 +58,7 @@ class Gallery:
         run: Path | None = None,
         device: str = "cpu",
     ) -> None:
-        self.catalogue, self.index = catalogue, index
+        super().__init__(catalogue, index)
         self._model, self._run, self._device = model, run, device
 
     @staticmethod
@@ -278,44 +278,6 @@ class Gallery:
         """
         return self.catalogue.name_person([keys] if isinstance(keys, str) else list(keys), person)
 
-    def select(
-        self,
-        *,
-        keys: str | Sequence[str] = (),
-        where: Where | None = None,
-        near: Any = None,
-        score: float | None = None,
-        modality: str = "visible",
-    ) -> list[str]:
-        """Keys that :meth:`erase` would erase: look at them first.
-
-        Args:
-            keys: rows by name.
-            where: filter.
-            near: whatever :meth:`search` takes as a query; a stored row counts too.
-            score: least score with ``near``.
-            modality: of ``near``, if it is an image.
-        """
-        vector = None
-        if near is not None:
-            vector = read_query(near, self.catalogue, self.index, lambda: self.model, modality=modality).vector
-        names = [keys] if isinstance(keys, str) else list(keys)
-        return choose(self.catalogue, self.index, keys=names, where=where, near=vector, score=score)
-
-    def erase(self, keys: str | Sequence[str], *, patience: float = PATIENCE, rewrite: bool = True) -> Erasure:
-        """Erase rows for good; see :func:`gloam.gallery.erase.erase`. :meth:`select` finds their keys."""
-        names = [keys] if isinstance(keys, str) else list(keys)
-        names = choose(self.catalogue, self.index, keys=names)
-        return erase(self.catalogue, self.index, names, patience=patience, rewrite=rewrite)
-
-    def expire(self, *, now: float | None = None, patience: float = PATIENCE) -> Erasure:
-        """Erase the rows whose time is over, by the retention that was given at ``create``."""
-        return erase(self.catalogue, self.index, expired(self.catalogue, now), action="expired", patience=patience)
-
-    def verify(self) -> Verdict:
-        """Read everything and say what is wrong."""
-        return verify(self.catalogue, self.index)
-
     def reembed(
         self,
         model: Model,
@@ -335,16 +297,6 @@ class Gallery:
             self.catalogue.purge(PATIENCE)
             self.tune(progress=progress)
         return done
-
-    def export(self, path: str | Path, where: Where = EVERYTHING) -> int:
-        """Write rows to a ``.parquet`` file, or the whole gallery, as it is now, to a new folder. Returns the rows."""
-        from gloam.gallery.transfer import backup, export_table
-
-        if Path(path).suffix in (".parquet", ".csv", ".npz"):
-            return export_table(self.catalogue, self.index, Path(path), where)
-        if not where.empty:
-            raise GloamError("A backup is of the whole gallery; filtered rows go to a .parquet file.")
-        return backup(self.catalogue, Path(path))
 
     def merge(
         self, other: Gallery, *, conflict: Literal["fail", "skip", "replace"] = "fail", prefix: str = ""

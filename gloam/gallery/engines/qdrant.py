@@ -183,6 +183,8 @@ def create_qdrant(
         ),
         shard_number=shards,
         replication_factor=replicas,
+        # A confirmed row is on every replica, not on one.
+        write_consistency_factor=replicas,
         quantization_config=quantizer,
         on_disk_payload=True,
     )
