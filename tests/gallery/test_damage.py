@@ -190,7 +190,7 @@ def test_codes_that_find_no_room_cost_nothing_but_time(tmp_path: Path, monkeypat
     gallery = filled(tmp_path / "g", 200)
     index = RabitqIndex(gallery.catalogue.store, smallest=1)  # type: ignore[attr-defined]
     index.search(draw(5)[1], 3)
-    monkeypatch.setattr("gloam.gallery.engines.codes.os.fdopen", full)
+    monkeypatch.setattr("gloam.gallery.engines.codes.make_private", full)
     index.sync()
     assert not list((tmp_path / "g/codes").glob("*.codes"))
     assert index.search(draw(5)[1], 3).keys.shape == (5, 3)

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
+from gloam.gallery.disk import make_private
 
 FOLDER, SUFFIX = "codes", ".codes"
 _MAGIC = b"gloam codes 1\n"
@@ -57,8 +57,8 @@ def write_codes(file: Path, header: Header, arrays: dict[str, NDArray[Any]]) -> 
     try:
         file.parent.mkdir(mode=0o700, exist_ok=True)
         with atomic_path(file) as temporary:
-            descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "wb") as out:
+            make_private(temporary)
+            with temporary.open("wb") as out:
                 digest = hashlib.sha256()
                 shapes = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
                 told = json.dumps({"header": header._asdict(), "arrays": shapes}).encode() + b"\n"
