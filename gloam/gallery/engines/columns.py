@@ -79,15 +79,15 @@ class Columns:
             setattr(self, name, np.concatenate([getattr(self, name), *(part[column] for part in parts)]))
         return sum(len(part[0]) for part in parts)
 
-    def matching(self, where: Where, connection: sqlite3.Connection) -> NDArray[np.int64] | None:
-        """Ascending positions of the rows that match; None: all."""
+    def matching(self, where: Where, connection: sqlite3.Connection) -> NDArray[np.bool_] | None:
+        """``(N,)`` mask of the rows that match; None: all."""
         if where.empty:
             return None
         mask = np.ones(len(self), dtype=np.bool_)
         if where.cameras:
-            mask &= np.isin(self.cameras, where.cameras)
-        if where.not_cameras:
-            mask &= ~np.isin(self.cameras, where.not_cameras)
+            mask &= np.logical_or.reduce([self.cameras == camera for camera in where.cameras])
+        for camera in where.not_cameras:
+            mask &= self.cameras != camera
         if where.after is not None:
             mask &= self.times >= where.after
         if where.before is not None:
@@ -97,7 +97,7 @@ class Columns:
         if where.tracklets or where.persons:
             named = ids_where(connection, Where(tracklets=where.tracklets, persons=where.persons))
             mask &= np.isin(self.ids, named, assume_unique=True)
-        return np.flatnonzero(mask)
+        return mask
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The columns by name."""

@@ -60,7 +60,8 @@ class ExactIndex:
         with self.store.read() as connection:
             self.refresh(connection)
             self.check(queries, top)
-            return self.scan(connection, queries, top, self.columns.matching(where, connection))
+            mask = self.columns.matching(where, connection)
+            return self.scan(connection, queries, top, None if mask is None else np.flatnonzero(mask))
 
     def vectors(self, keys: Sequence[str]) -> Float:
         with self.store.read() as connection:
@@ -82,8 +83,8 @@ class ExactIndex:
     def count(self, where: Where = EVERYTHING) -> int:
         with self.store.read() as connection:
             self.refresh(connection)
-            places = self.columns.matching(where, connection)
-        return len(self.columns) if places is None else len(places)
+            mask = self.columns.matching(where, connection)
+        return len(self.columns) if mask is None else int(np.count_nonzero(mask))
 
     def sync(self) -> None:
         """Every upsert was durable already."""

@@ -26,6 +26,7 @@ _FEWEST = 200  # candidates, whatever the oversampling
 _TRAINING = 20_000  # rows whose mean is the centre of the codes
 _GROWTH = 4  # times as many rows as then: compute the centre again
 _QUERY_BITS = 8
+_FEW = 0.08  # share of the rows below which their codes are copied out rather than selected
 
 
 def faiss_installed() -> bool:
@@ -69,14 +70,13 @@ class RabitqIndex(ExactIndex):
         with self.store.read() as connection:
             self.refresh(connection)
             self.check(queries, top)
-            places = self.columns.matching(where, connection)
+            mask = self.columns.matching(where, connection)
+            places = None if mask is None else np.flatnonzero(mask)
             total = len(self.columns) if places is None else len(places)
             wanted = max(_FEWEST, top * self.oversampling)
             if exact or self._codes is None or total <= wanted:
                 return self.scan(connection, queries, top, places)
-            return self.finish(
-                connection, queries, self._propose(queries, wanted, places), min(top, total), exact=False
-            )
+            return self.finish(connection, queries, self._propose(queries, wanted, mask), min(top, total), exact=False)
 
     def sync(self) -> None:
         """Save the codes, if enough has changed to be worth it."""
@@ -161,17 +161,25 @@ class RabitqIndex(ExactIndex):
         if self._codes.ntotal != len(self.columns):
             raise GloamError("The gallery is damaged: it has rows without a vector. gloam gallery verify says which.")
 
-    def _propose(self, queries: Float, wanted: int, places: NDArray[np.int64] | None) -> list[NDArray[np.int64]]:
+    def _propose(self, queries: Float, wanted: int, mask: NDArray[np.bool_] | None) -> list[NDArray[np.int64]]:
+        """Ids of the ``wanted`` nearest rows of every query by codes, among the rows of a mask."""
         import faiss
 
         library: Any = faiss  # its stubs describe the C++ side only
         options: dict[str, Any] = {"qb": _QUERY_BITS}
-        if places is not None:
-            mask = np.zeros(len(self.columns), dtype=np.bool_)
-            mask[places] = True
+        codes, ids = self._codes, self.columns.ids
+        if mask is not None and np.count_nonzero(mask) < _FEW * len(mask):
+            # Asking the selector about every row would cost more than the few rows that are left.
+            ids = ids[mask]
+            codes = library.IndexRaBitQ(self.dim, library.METRIC_INNER_PRODUCT)
+            codes.center, codes.is_trained = self._codes.center, True
+            size = self._codes.code_size
+            stored = library.rev_swig_ptr(self._codes.codes.data(), self._codes.ntotal * size)
+            codes.add_sa_codes(stored.reshape(-1, size)[mask])
+        elif mask is not None:
             options["sel"] = library.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        _, found = self._codes.search(queries, wanted, params=library.RaBitQSearchParameters(**options))
-        return [self.columns.ids[np.sort(row[row >= 0])] for row in found]
+        _, found = codes.search(queries, wanted, params=library.RaBitQSearchParameters(**options))
+        return [ids[np.sort(row[row >= 0])] for row in found]
 
 
 def _identity(connection: sqlite3.Connection, last: int) -> tuple[str, int]:
