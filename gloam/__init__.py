@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gloam.evaluation.ranking import rank_features, rank_metrics
     from gloam.inference.comparison import Matches, cluster, draw, evaluate, rerank, search
     from gloam.inference.features import Features
-    from gloam.inference.model import Model, load_model
+    from gloam.inference.loading import load_model
+    from gloam.inference.model import Model
     from gloam.methods import create_method, list_methods
     from gloam.recipes.recipe import list_recipes, load_recipe
     from gloam.training.run import train
@@ -40,7 +41,7 @@ _PUBLIC = {
     "list_methods": "gloam.methods",
     "list_recipes": "gloam.recipes.recipe",
     "load_dataset": "gloam.datasets",
-    "load_model": "gloam.inference.model",
+    "load_model": "gloam.inference.loading",
     "load_recipe": "gloam.recipes.recipe",
     "rank_features": "gloam.evaluation.ranking",
     "rank_metrics": "gloam.evaluation.ranking",

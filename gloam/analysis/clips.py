@@ -18,7 +18,8 @@ from gloam.atomic import write_text
 from gloam.datasets import Record
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results, break_name, evaluate
-from gloam.inference.model import Model, load_model
+from gloam.inference.loading import load_model
+from gloam.inference.model import Model
 from gloam.inference.sources import open_test_records
 
 if TYPE_CHECKING:

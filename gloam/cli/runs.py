@@ -91,7 +91,7 @@ def extract(
         device: auto, cpu, cuda, cuda:1 ...
     """
     from gloam.inference.feature_files import check_format
-    from gloam.inference.model import load_model
+    from gloam.inference.loading import load_model
 
     check_format(output)
     model = load_model(run, device=device, feature=feature, mirror=mirror, precision=precision)

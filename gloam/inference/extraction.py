@@ -93,7 +93,7 @@ def extract_features(
     try:
         for loaded in track(loader, progress, total=len(mine), weigh=len):
             batch = loaded.to(device)
-            images = normalize(batch.images)
+            images = batch.images if method.takes_pixels else normalize(batch.images)
             with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
                 output = compute(images, batch.modalities)
                 if mirror:

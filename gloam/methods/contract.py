@@ -113,6 +113,8 @@ class Method(nn.Module, Generic[OptionsT]):
     is_unsupervised: ClassVar[bool] = False
     # True for methods whose batches must hold both modalities.
     is_cross_modal: ClassVar[bool] = True
+    # True for exported models, whose graph normalises: extract() then gets uint8 images.
+    takes_pixels: bool = False
 
     def __init__(self, num_classes: int, options: OptionsT) -> None:
         super().__init__()

@@ -126,7 +126,7 @@ class M3ReID(Method[M3ReIDOptions]):
         """BN-neck embeddings of all frames ``(B T, D)`` in float32, T, and the grouped masks."""
         clip_length = int(clips.shape[1])
         frames = clips.flatten(0, 1)
-        one_stream = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
+        one_stream = torch.zeros(frames.shape[0], dtype=torch.int64, device=frames.device)
         maps = self.backbone(frames, one_stream, lambda block, x: over_clips(block, x, clip_length))
         pooled, masks = self.mvl_attention(maps, clip_length)
         return at_least_float32(self.bn_neck(pooled)), clip_length, masks

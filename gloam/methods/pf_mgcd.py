@@ -259,7 +259,7 @@ class _Student(nn.Module):
         self.modality_heads = _heads(parts, width, len(Modality))
 
     def forward(self, images: Tensor) -> _Output:
-        modalities = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        modalities = torch.zeros(images.shape[0], dtype=torch.int64, device=images.device)
         maps = self.backbone(images, modalities)
         identity, modality = self.disentangle(split_stripes(maps, self.num_parts))
         infrared = _apply(self.infrared_heads, identity) if self.infrared_heads is not None else None

@@ -60,7 +60,7 @@ class ChannelSimilarity(nn.Module):
         """
         weights = self.attention(maps) if attention is None else attention
         mixed = (weights.to(maps.dtype) @ maps.flatten(2)).view_as(maps)
-        gates = self.gamma[modalities] if len(self.gamma) > 1 else self.gamma.expand(len(maps))
+        gates = self.gamma[modalities] if len(self.gamma) > 1 else self.gamma.expand(maps.shape[0])
         return gated_residual(gates[:, None, None, None], mixed, maps)
 
 

@@ -144,6 +144,10 @@ def route_rows(images: Tensor, modalities: Tensor, visible: nn.Module, infrared:
     """
     if infrared is None:
         return torch.as_tensor(visible(images))
+    if torch.compiler.is_exporting():
+        # A graph has no shapes that depend on data: both stems see every row. The same values row by row.
+        chosen = (modalities == Modality.INFRARED).view(-1, *[1] * (images.ndim - 1))
+        return torch.where(chosen, infrared(images), visible(images))
     rows = [torch.nonzero(modalities == m).flatten() for m in (Modality.VISIBLE, Modality.INFRARED)]
     if len(rows[1]) == 0:
         return torch.as_tensor(visible(images))

@@ -12,7 +12,7 @@ from gloam.analysis.stripes import report_run_stripes, score_orders
 from gloam.datasets.records import Modality
 from gloam.drawing.dataset import draw_dataset
 from gloam.errors import GloamError
-from gloam.inference.model import load_model
+from gloam.inference.loading import load_model
 from gloam.inference.sources import open_records
 from gloam.training.run import train
 from tests.training.tiny import tiny_recipe

@@ -119,7 +119,8 @@ def test_names_of_people_may_be_strings() -> None:
 
 def test_a_dataset_brings_its_protocols() -> None:
     query, gallery = people(1, modality="infrared"), people(2)
-    protocol = Protocol("x/cross", query_modality=Modality.INFRARED, gallery_modality=Modality.VISIBLE, shots=1, trials=3)
+    sides = {"query_modality": Modality.INFRARED, "gallery_modality": Modality.VISIBLE}
+    protocol = Protocol("x/cross", **sides, shots=1, trials=3)
     splits = DatasetSplits("x", Path(), (), (), (), {"x/cross": protocol}, {})
     assert len(gloam.evaluate(query, gallery, splits).trials["x/cross"]) == 3
 

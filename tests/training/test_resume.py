@@ -12,7 +12,7 @@ import gloam.methods
 from gloam import cli
 from gloam.errors import GloamError
 from gloam.inference.checkpoint import Checkpoint
-from gloam.inference.model import load_model
+from gloam.inference.loading import load_model
 from gloam.recipes.recipe import load_recipe
 from gloam.training import training_data as data
 from gloam.training.run import train

@@ -17,7 +17,7 @@ import gloam
 from gloam import cli
 from gloam.errors import GloamError
 from gloam.inference.checkpoint import Checkpoint, export_weights
-from gloam.inference.model import load_model
+from gloam.inference.loading import load_model
 from gloam.training.run import train
 from tests.training.tiny import tiny_recipe
 

@@ -18,7 +18,7 @@ from gloam.batches.clips import FrameChoice, choose_frames
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.inference.checkpoint import Checkpoint
-from gloam.inference.model import load_model
+from gloam.inference.loading import load_model
 from gloam.inference.scoring import evaluate_runs
 from gloam.methods.contract import EpochContext
 from gloam.models.batch_norm_groups import group_batch_norm

@@ -12,7 +12,7 @@ import torch
 from gloam.datasets.weak import shuffle_labels_per_modality
 from gloam.errors import GloamError
 from gloam.inference.checkpoint import Checkpoint
-from gloam.inference.model import load_model
+from gloam.inference.loading import load_model
 from gloam.training import run as training_run
 from gloam.training import training_data
 from gloam.training.run import train
