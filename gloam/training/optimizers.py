@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
-
-class OptimizerConfig(BaseModel):
-    """The ``optimizer`` section of a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="adam couples weight decay as L2, adamw does not")
-    lr: float = Field(0.1, gt=0, description="base learning rate; a method's groups scale it")
-    momentum: float = Field(0.9, ge=0, description="sgd only")
-    nesterov: bool = Field(True, description="sgd only")
-    weight_decay: float = Field(5e-4, ge=0, description="on every parameter, norms and biases too")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="adam, adamw")
-    eps: float = Field(1e-8, gt=0, description="adam, adamw")
+from gloam.recipes.sections import OptimizerConfig
 
 
 def create_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

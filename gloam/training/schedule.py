@@ -3,28 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-
-class ScheduleConfig(BaseModel):
-    """The ``schedule`` section of a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["multistep", "step", "cosine", "constant"] = Field("multistep", description="shape after warm-up")
-    milestones: tuple[int, ...] = Field((), description="multistep: epochs from which the rate is multiplied by gamma")
-    step_size: int = Field(20, ge=1, description="step: the rate is multiplied by gamma every so many epochs")
-    gamma: float = Field(0.1, gt=0, description="factor of multistep and step")
-    length: int | None = Field(
-        None, ge=1, description="cosine: epoch at which it ends; the stage's epochs if not given"
-    )
-    minimum: float = Field(0.0, ge=0, description="cosine: factor at its end")
-    warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
-    warmup_start: float | None = Field(
-        None, ge=0, description="factor at epoch 0, rising to 1; not given: (epoch + 1) / warmup_epochs"
-    )
+from gloam.recipes.sections import ScheduleConfig
 
 
 def learning_rate_factor(config: ScheduleConfig, epoch: int, num_epochs: int) -> float:
