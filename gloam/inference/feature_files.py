@@ -16,6 +16,7 @@ from torch import Tensor
 from gloam.atomic import atomic_path
 from gloam.datasets import Modality, Record, load_dataset
 from gloam.errors import GloamError
+from gloam.image_files import IMAGE_SUFFIXES
 from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, restore_method
 from gloam.inference.extraction import extract_features
 from gloam.pixels.store import PixelStore
@@ -25,7 +26,6 @@ from gloam.recipes.recipe import Recipe
 from gloam.training.training_data import load_splits, open_records
 
 FORMATS = (".parquet", ".npz", ".csv")
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
 _log = logging.getLogger(__name__)
 
 

@@ -16,6 +16,7 @@ from gloam.atomic import write_text
 from gloam.augmentation.config import AugmentConfig
 from gloam.batches.clips import FixedFrames, FrameChoice
 from gloam.errors import GloamError, did_you_mean
+from gloam.pixels.decode import STRETCH
 from gloam.sampling.base import SamplerConfig
 from gloam.training.optimizers import OptimizerConfig
 from gloam.training.schedule import ScheduleConfig
@@ -38,6 +39,11 @@ class DataConfig(_Section):
     height: int = Field(288, ge=1, description="image height in pixels")
     width: int = Field(144, ge=1, description="image width in pixels")
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = Field("lanczos", description="filter of the resize")
+    stretch: str = Field(
+        STRETCH,
+        description="how 16-bit and radiometric images become 8-bit: percentiles of each image (1%..99%) or two values "
+        "of the files (7000..9000)",
+    )
     options: dict[str, Any] = Field({}, description="options of the dataset, e.g. trial: 3 for RegDB")
     frames: int | None = Field(None, ge=1, description="frames per clip for video methods")
     train_clip: FrameChoice = Field("evenly_random", description="which frames of a tracklet make a training clip")

@@ -97,6 +97,7 @@ def open_records(
         height=config.height,
         width=config.width,
         interpolation=config.interpolation,
+        stretch=config.stretch,
         # A clip data set has far more frames than a run reads; decoded, HITSZ-VCM alone fills 57 GB.
         cache="off" if config.cache == "auto" and config.frames else config.cache,
         progress=progress,
