@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,9 +18,8 @@ from rich.table import Table
 from gloam.datasets import get_dataset, list_datasets
 from gloam.datasets.files import render_tree, side_by_side
 from gloam.datasets.records import DatasetSplits, Protocol, Record
+from gloam.image_files import UnreadableImage, load_image
 
-# What Pillow raises for empty, truncated, foreign or malicious files.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, MemoryError)
 _CHUNK = 32
 
 
@@ -181,11 +178,9 @@ def decode_problem(path: Path) -> str | None:
     if os.stat(path).st_size == 0:
         return "zero bytes"
     try:
-        # Pillow warns about harmless metadata; only what cannot be decoded matters here.
-        with Image.open(path) as image:
-            image.load()
-    except _BROKEN as error:
-        return str(error).replace(str(path), path.name) or type(error).__name__
+        load_image(path)
+    except UnreadableImage as error:
+        return str(error)
     return None
 
 
@@ -269,6 +264,7 @@ def _examine(root: Path, paths: Sequence[str], workers: int, progress: bool) -> 
     )
     bar = Progress(*columns, console=console, transient=True, disable=not (progress and console.is_terminal))
     with bar, ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
+        # Pillow warns about harmless metadata; only what cannot be decoded matters here.
         warnings.simplefilter("ignore")
         task = bar.add_task("decoding images", total=len(paths))
         chunks = list(_chunks(paths))

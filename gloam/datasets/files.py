@@ -12,15 +12,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from gloam.errors import GloamError
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+from gloam.image_files import is_image
 
 _NUMBER = re.compile(r"(\d+)")
-
-
-def is_image(name: str) -> bool:
-    """True for names that end in an image's extension, in any case. Hidden files (``._0001.jpg``) are none."""
-    return name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:

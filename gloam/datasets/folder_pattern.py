@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from gloam.datasets.files import IMAGE_EXTENSIONS
 from gloam.errors import GloamError, did_you_mean
+from gloam.image_files import IMAGE_SUFFIXES
 
 FIELDS = ("pid", "cam", "modality", "tracklet", "split")
 _TOKEN = re.compile(r"\{(\w*)\}|(\*\*/|\*|\?)|([^{}*?]+)|([{}])")
@@ -29,7 +29,7 @@ def compile_pattern(pattern: str) -> Callable[[str], dict[str, str] | None]:
     """
     stem = pattern.replace("\\", "/").removeprefix("./")
     suffix = PurePosixPath(stem).suffix
-    any_extension = suffix.lower() in IMAGE_EXTENSIONS
+    any_extension = suffix.lower() in IMAGE_SUFFIXES
     if any_extension:
         stem = stem[: -len(suffix)]
     parts: list[str] = []
@@ -51,7 +51,7 @@ def compile_pattern(pattern: str) -> Callable[[str], dict[str, str] | None]:
     if "pid" not in seen:
         raise GloamError(f"The folder pattern {pattern!r} does not say where the person is: add {{pid}}.")
     if any_extension:
-        parts.append("(?:" + "|".join(map(re.escape, IMAGE_EXTENSIONS)) + ")")
+        parts.append("(?:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")")
     expression = re.compile("".join(parts), re.IGNORECASE)
 
     def match(path: str) -> dict[str, str] | None:

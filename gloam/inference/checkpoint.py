@@ -15,6 +15,7 @@ from gloam.errors import GloamError
 from gloam.methods import create_method
 from gloam.methods.contract import Method
 from gloam.recipes.recipe import Recipe, validate
+from gloam.safe_load import load_torch_file
 
 FORMAT = 1
 
@@ -100,14 +101,7 @@ class Checkpoint:
         """
         if not path.is_file():
             raise GloamError(f"There is no checkpoint {path}.")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            # torch raises half a dozen kinds for a file that is cut off or foreign; each means the same to a user.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise GloamError(
-                f"{path} could not be read ({reason}). It may be cut off: use another checkpoint of the run."
-            ) from error
+        content = load_torch_file(path, cure="Use another checkpoint of the run.")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise GloamError(
                 f"{path} is not a gloam checkpoint. To start from weights of other software use the recipe key weights."

@@ -100,6 +100,7 @@ class Model:
             "feature": self.feature,
             "size": self.size,
             "interpolation": data.interpolation,
+            "stretch": data.stretch,
             "normalisation": (IMAGENET_MEAN, IMAGENET_STD),
             "clip": (data.frames, data.test_clip) if data.frames else None,
             "mirror": self.mirror,

@@ -20,7 +20,7 @@ from gloam.losses.cluster_nce import cluster_nce
 from gloam.methods import register
 from gloam.methods.contract import ClusterOptions, EpochContext, Method, Pooling
 from gloam.models.memory import ClusterMemory
-from gloam.models.unit_embedding import UnitEmbedding
+from gloam.models.unit_embedding import UnitEmbedding, rename_released
 
 
 class ClusterContrastOptions(ClusterOptions):
@@ -100,3 +100,7 @@ class ClusterContrast(Method[ClusterContrastOptions]):
         """Unit vector after the neck."""
         features: Tensor = self.net(images, modalities)
         return features
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
+        return rename_released(state, "net")

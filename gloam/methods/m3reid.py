@@ -20,6 +20,7 @@ from gloam.methods import register
 from gloam.methods.contract import BackboneOptions, LastStride, Method
 from gloam.models.backbone import create_backbone
 from gloam.models.multi_view_attention import MultiViewAttention
+from gloam.models.released_names import rename_prefixes
 from gloam.models.video_nonlocal import SpatioTemporalNonLocal, over_clips
 from gloam.precision import at_least_float32
 
@@ -115,11 +116,7 @@ class M3ReID(Method[M3ReIDOptions]):
         """The release keeps a torchvision network and, beside it, the non-local blocks (m3-reid.md 6.7)."""
         if not any(name.startswith("backbone.layer1.") for name in state):
             return state
-        renamed = {}
-        for name, value in state.items():
-            theirs = next((prefix for prefix in _PUBLISHED if name.startswith(prefix)), "")
-            renamed[_PUBLISHED.get(theirs, "") + name.removeprefix(theirs)] = value
-        return renamed
+        return rename_prefixes(state, _PUBLISHED)
 
     def _frames(self, clips: Tensor) -> tuple[Tensor, int, list[Tensor]]:
         """BN-neck embeddings of all frames ``(B T, D)`` in float32, T, and the grouped masks."""

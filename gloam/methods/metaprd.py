@@ -33,7 +33,7 @@ from gloam.methods import register
 from gloam.methods.contract import ClusterOptions, EpochContext, Method
 from gloam.models.memory import ClusterMemory, InstanceMemory, gather_rows, resize_buffers
 from gloam.models.pair_graph import PairGraphNetwork
-from gloam.models.unit_embedding import UnitEmbedding
+from gloam.models.unit_embedding import UnitEmbedding, rename_released
 from gloam.precision import dot_products
 
 META_STAGE, GCN_STAGE = "gcn_meta", "gcn"
@@ -243,6 +243,10 @@ class MetaPRD(Method[MetaPRDOptions]):
         """Unit vector after the neck."""
         features: Tensor = self.net(images, modalities)
         return features
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
+        return rename_released(state, "net")
 
     def _split(self, batch: Batch) -> tuple[Batch, Batch | None]:
         """The batch and the second images of its pairs."""

@@ -21,7 +21,7 @@ from gloam.losses.cluster_nce import hybrid_memory_loss
 from gloam.methods import register
 from gloam.methods.contract import ClusterOptions, EpochContext, MemoryMomentum, Method
 from gloam.models.memory import InstanceMemory, resize_buffers
-from gloam.models.unit_embedding import UnitEmbedding
+from gloam.models.unit_embedding import UnitEmbedding, rename_released
 
 
 class SpCLOptions(ClusterOptions):
@@ -101,6 +101,10 @@ class SpCL(Method[SpCLOptions]):
         """Unit vector after the neck."""
         features: Tensor = self.net(images, modalities)
         return features
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
+        return rename_released(state, "net")
 
     def _radii(self) -> tuple[float, float, float]:
         eps, gap = self.options.eps, self.options.eps_gap

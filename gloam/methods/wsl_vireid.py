@@ -27,7 +27,23 @@ from gloam.models.backbone import create_backbone
 from gloam.models.consensus_propagation import consensus_share, propagate_consensus
 from gloam.models.neck import Classifier
 from gloam.models.pooling import GeM
+from gloam.models.released_names import rename_prefixes
 from gloam.precision import at_least_float32
+
+# Names in the released checkpoints -> names here.
+_PUBLISHED = {
+    **{
+        f"backbone.{theirs}.{number}.": f"backbone.{stem}.{layer}."
+        for theirs, stem in (("rgb_layers", "stem_visible"), ("ir_layers", "stem_infrared"))
+        for number, layer in ((0, "conv1"), (1, "bn1"))
+    },
+    **{f"backbone.common_layers.{stage - 1}.": f"backbone.trunk.layer{stage}." for stage in (1, 2, 3, 4)},
+    "backbone.GAP.p": "pool.p",
+    "backbone.BN.": "bottleneck.",
+    "classifier1.classifier.": "visible_expert.",
+    "classifier2.classifier.": "infrared_expert.",
+    "classifier3.classifier.": "shared_classifier.",
+}
 
 
 class WSLVIReIDOptions(BackboneOptions):
@@ -159,6 +175,12 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
     def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
         """Unit batch-normalised features ``(N, D)`` through each image's own stem."""
         return normalize(self._bn_features(images, modalities), dim=1, eps=1e-12)
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release saves a backbone of numbered layers and three classifiers as dictionaries of their own."""
+        if "backbone.common_layers.0.0.conv1.weight" not in state:
+            return state
+        return rename_prefixes(state, _PUBLISHED)
 
     def _bn_features(self, images: Tensor, modalities: Tensor) -> Tensor:
         return at_least_float32(self.bottleneck(self.pool(self.backbone(images, modalities))))

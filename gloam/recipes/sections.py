@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from gloam.batches.clips import FixedFrames, FrameChoice
 from gloam.options import Options
+from gloam.pixels.decode import STRETCH
 from gloam.sampling import SamplerOptions, sampler_options
 
 _EPOCHS = 1_000_000
@@ -27,6 +28,11 @@ class DataConfig(Options):
     height: int = Field(288, ge=1, le=65_536, description="image height in pixels")
     width: int = Field(144, ge=1, le=65_536, description="image width in pixels")
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = Field("lanczos", description="filter of the resize")
+    stretch: str = Field(
+        STRETCH,
+        description="how 16-bit and radiometric images become 8-bit: percentiles of each image (1%..99%) or two values "
+        "of the files (7000..9000)",
+    )
     options: dict[str, Any] = Field({}, description="options of the dataset, e.g. trial: 3 for RegDB")
     frames: int | None = Field(None, ge=1, le=10_000, description="frames per clip for video methods")
     train_clip: FrameChoice = Field("evenly_random", description="which frames of a tracklet make a training clip")

@@ -322,7 +322,8 @@ class _Run:
             raise GloamError(
                 f"{self.folder} is not empty. Choose another --output, or go on with --resume {self.folder}."
             )
-        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # file names tell who was seen where
+        (self.folder / "checkpoints").mkdir(exist_ok=True)
         for left_over in (self.folder / "checkpoints").glob(".*.tmp"):
             left_over.unlink()  # of a process that was killed while it saved
         if new:

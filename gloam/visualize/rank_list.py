@@ -18,6 +18,8 @@ from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 from gloam.evaluation.protocols import find_protocols, select, trials
 from gloam.evaluation.ranking_plan import RankingPlan
+from gloam.image_files import UnreadableImage
+from gloam.pixels.decode import read_rgb
 from gloam.search.distances import Metric, as_features, distance_blocks
 
 Choice = Literal["random", "worst", "best"]
@@ -229,10 +231,9 @@ def _image(root: Path, record: Record, width: int, height: int) -> NDArray[np.ui
     for path, start, stop in zip(shown, edges[:-1], edges[1:], strict=True):
         inner = int(stop - start) - (3 if stop < width else 0)  # a white line between frames
         try:
-            with Image.open(root / path) as image:
-                frame = image.convert("RGB").resize((inner, height), Image.Resampling.BILINEAR)
+            frame = read_rgb(root / path).resize((inner, height), Image.Resampling.BILINEAR)
             canvas[:, start : start + inner] = np.asarray(frame)
-        except OSError as error:
+        except UnreadableImage as error:
             raise GloamError(
                 f"Cannot read the image {root / path}: {error}. gloam data check lists such files."
             ) from error

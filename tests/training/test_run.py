@@ -42,6 +42,7 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
     assert results["notes"]["selection"] == "weights of the last epoch"
     assert len(results["protocols"]["sysu_mm01/all_single"]["trials"]) == 10
     assert not list(finished.rglob("*.tmp"))
+    assert finished.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("method", ["base", "agw", "ddag", "wsl_vireid", "pf_mgcd", "mmgl"])
