@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gloam import __version__
-from gloam.cli import data, runs, start, train
+from gloam.cli import data, export, runs, start, train
 from gloam.errors import GloamError, did_you_mean
 
 TITLE = "gloam: person re-identification across light, cameras and supervision levels"
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train.train,
     "evaluate": runs.evaluate,
     "extract": runs.extract,
+    "export": export.export,
     "rank-list": runs.rank_list,
     "embedding": runs.embedding,
     "curves": runs.curves,
