@@ -47,15 +47,14 @@ def find_recipe(name: str | Path) -> Path:
         GloamError: there is none; the nearest recipes are offered, or the missing file is named.
     """
     text = str(name)
-    if len(text) > _LONGEST_NAME or not text.isprintable() or not text:
+    if len(text) > _LONGEST_NAME or "\0" in text or not text:
         raise GloamError(
             f"{text[:40]!r}{'...' if len(text) > 40 else ''} ({len(text)} characters) is no recipe's name."
         )
-    shipped = RECIPES / f"{text}.yaml"
-    if _NAME.fullmatch(text) and shipped.is_file():
-        return shipped
     path = Path(text).expanduser()
     try:
+        if _NAME.fullmatch(text) and (RECIPES / f"{text}.yaml").is_file():
+            return RECIPES / f"{text}.yaml"
         if (path / "recipe.yaml").is_file():
             return path / "recipe.yaml"
         if path.is_file():
@@ -63,7 +62,7 @@ def find_recipe(name: str | Path) -> Path:
         if path.is_dir():
             raise GloamError(f"The folder {path} holds no recipe.yaml, so it is no run.")
     except OSError as error:
-        raise GloamError(f"{text[:80]} cannot be read: {error.strerror}.") from error
+        raise GloamError(f"{text[:80]!r} cannot be read: {error.strerror}.") from error
     if path.suffix in (".yaml", ".yml") or path.is_absolute() or not (_NAME.fullmatch(text) or path.name == text):
         raise GloamError(f"There is no file {text}.")
     known = list_recipes()
