@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from gloam.batches.batch import Batch
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
+from gloam.methods.contract import LAST_STAGE, Method, MethodOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
@@ -33,6 +33,8 @@ class BaseOptions(MethodOptions):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the identity loss")
     weight_identity: float = Field(1.0, ge=0, description="weight of the identity loss")
     weight_triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
+
+    together = (LAST_STAGE,)
 
 
 @register("base")

@@ -18,7 +18,7 @@ from gloam.clustering.infomap_clusters import cluster_by_infomap
 from gloam.clustering.pseudo_labels import check_clusters, cluster
 from gloam.losses.cluster_nce import cluster_nce
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import EpochContext, Method, MethodOptions, OnlyWith
 from gloam.models.memory import ClusterMemory
 from gloam.models.unit_embedding import UnitEmbedding
 
@@ -48,6 +48,8 @@ class ClusterContrastOptions(MethodOptions):
     memory_update: Literal["mean", "hard"] = Field(
         "mean", description="every sample in order, or the least similar of each cluster [--use-hard]"
     )
+
+    together = (OnlyWith(("k2",), "method.clustering dbscan", lambda o: o.clustering == "dbscan"),)
 
 
 @register("cluster_contrast")

@@ -10,6 +10,23 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from gloam.batches.batch import Batch
+from gloam.errors import GloamError
+
+
+class OnlyWith(NamedTuple):
+    """Options that change no number of training, logged ones included, unless others are set.
+
+    Attributes:
+        names: the options.
+        needs: what they act with, in words: ``"method.triplet adp"``.
+        holds: whether the options have that.
+        off: a value besides the default that says the same as "not used"; ``...``: there is none.
+    """
+
+    names: tuple[str, ...]
+    needs: str
+    holds: Callable[[Any], bool]
+    off: object = ...
 
 
 class MethodOptions(BaseModel):
@@ -17,10 +34,34 @@ class MethodOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # What acts only together; a subclass adds to its parents' list. An option that is not listed always acts.
+    together: ClassVar[tuple[OnlyWith, ...]] = ()
+
     @property
     def label_spaces(self) -> Literal["one", "two", "either"]:
         """``one``: a label means the same person in both modalities; ``two``: each modality is numbered for itself."""
         return "one"
+
+    @classmethod
+    def all_together(cls) -> list[OnlyWith]:
+        """The conditions of this model and its parents."""
+        return [condition for model in cls.__mro__ for condition in vars(model).get("together", ())]
+
+    def refuse_idle(self) -> None:
+        """Refuse options that were set and change nothing. Saved runs are not asked: they trained as they did.
+
+        Raises:
+            GloamError: an option other than its default without what it acts with.
+        """
+        for condition in self.all_together():
+            for name in condition.names:
+                value, default = getattr(self, name), type(self).model_fields[name].default
+                # Asked last: some conditions look into a library.
+                if value not in (default, condition.off) and not condition.holds(self):
+                    raise GloamError(
+                        f"method.{name} {_shown(value)} changes nothing here: it acts only with {condition.needs}. Set "
+                        f"that too, or leave method.{name} at {_shown(default)}."
+                    )
 
 
 class Plateau(NamedTuple):
@@ -88,6 +129,15 @@ class EpochContext(Protocol):
     def report_correspondence(self, visible: Tensor, infrared: Tensor, name: str = "match") -> None:
         """Log precision and recall of matched label pairs ``(M,), (M,)`` against the hidden truth, if there is one."""
 
+
+def _has_last_stage(options: Any) -> bool:
+    from gloam.models.backbone import has_residual_stages
+
+    return has_residual_stages(options.arch)
+
+
+# For methods that let `last_stride` be chosen.
+LAST_STAGE = OnlyWith(("last_stride",), "a network of residual stages", _has_last_stage)
 
 OptionsT = TypeVar("OptionsT", bound=MethodOptions)
 
@@ -179,7 +229,7 @@ def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOpti
     """
     from pydantic import ValidationError
 
-    from gloam.errors import GloamError, did_you_mean
+    from gloam.errors import did_you_mean
 
     known = cls.Options.model_fields
     for key in values:
@@ -190,3 +240,10 @@ def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOpti
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise GloamError(f"Bad options for {cls.__name__}: {reasons}.") from error
+
+
+def _shown(value: object) -> str:
+    """An option's value as it stands in a recipe."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, tuple) else repr(value) if value == "" else str(value)

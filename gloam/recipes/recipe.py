@@ -156,13 +156,13 @@ class Recipe(_Section):
         """Validate the flags of every stage's method.
 
         Raises:
-            GloamError: unknown method or flag.
+            GloamError: unknown method or flag, or a flag that acts only with another that is not set.
         """
         from gloam.methods import get_method
         from gloam.methods.contract import create_options
 
         for stage in self.resolved_stages().values():
-            create_options(get_method(stage.method_name), stage.method_options)
+            create_options(get_method(stage.method_name), stage.method_options).refuse_idle()
 
     def save(self, path: str | Path) -> None:
         """Write as YAML, atomically; loading it gives an equal recipe."""

@@ -22,7 +22,7 @@ from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
 from gloam.inference.scoring import Scorer
-from gloam.methods import create_method, get_method
+from gloam.methods import get_method
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
 from gloam.recipes.recipe import Recipe, differing_keys, validate
@@ -92,7 +92,8 @@ def train(
         # The saved recipe must work from any folder.
         root = recipe.data.root.expanduser().resolve()
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
-    recipe.check_methods()
+    if checkpoint is None:
+        recipe.check_methods()
     recipe = recipe.complete()
     stages = recipe.resolved_stages()
     fabric = create_fabric(recipe)
@@ -213,8 +214,8 @@ class _Run:
             return previous
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.train.seed)
-            classes = self.data.num_classes(get_method(recipe.method_name))
-            method = create_method(recipe.method_name, classes, **recipe.method_options)
+            cls = get_method(recipe.method_name)
+            method: Method[Any] = cls(self.data.num_classes(cls), _options(recipe))
         if recipe.evaluation.feature is not None:
             choose_feature(method, recipe.evaluation.feature)
         if resumed is not None:
