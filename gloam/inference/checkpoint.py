@@ -12,8 +12,8 @@ import torch
 from gloam import __version__
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
-from gloam.methods import create_method
-from gloam.methods.contract import Method
+from gloam.methods import get_method
+from gloam.methods.contract import Method, create_options
 from gloam.recipes.recipe import Recipe, validate
 from gloam.safe_load import load_torch_file
 
@@ -153,7 +153,8 @@ def restore_method(checkpoint: Checkpoint, origin: str) -> Method[Any]:
         GloamError: the weights do not fit the method, with the first differences.
     """
     recipe = checkpoint.stage_recipe()
-    method = create_method(recipe.method_name, checkpoint.num_classes, **recipe.method_options)
+    cls = get_method(recipe.method_name)
+    method = cls(checkpoint.num_classes, create_options(cls, recipe.method_options))
     load_state(method, checkpoint.method, origin)
     if recipe.evaluation.feature is not None:
         choose_feature(method, recipe.evaluation.feature)

@@ -28,7 +28,9 @@ def create_method(name: str, num_classes: int, **options: Any) -> Method[Any]:
         **options: the method's flags (``create_method("agw", 395, wrt="exact")``).
 
     Raises:
-        GloamError: unknown method or option.
+        GloamError: unknown method or option, or an option that acts only with another that is not set.
     """
     cls = get_method(name)
-    return cls(num_classes, create_options(cls, options))
+    checked = create_options(cls, options)
+    checked.refuse_idle()
+    return cls(num_classes, checked)

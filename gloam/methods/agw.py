@@ -18,8 +18,8 @@ from gloam.errors import GloamError
 from gloam.losses.consistency import soft_cross_entropy, softened_divergence
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import LabelSmoothing, Method, Pooling, TripletOptions
-from gloam.models.backbone import create_backbone
+from gloam.methods.contract import LAST_STAGE, LabelSmoothing, Method, OnlyWith, Pooling, TripletOptions
+from gloam.models.backbone import create_backbone, is_timm
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
 from gloam.models.nonlocal_block import NonLocalBlock
@@ -48,7 +48,18 @@ class AGWOptions(TripletOptions):
         description="caj: view 0 against infrared; CAJ+: view 0 from view 1 (default), view 1 from view 0 [--S2], "
         "view 0 and infrared from view 1 [--S]",
     )
-    kl: float = Field(0.0, ge=0, description="weight of the consistency loss [--kl]")
+    kl: float = Field(0.0, ge=0, description="weight of the consistency loss, which method.consistency names [--kl]")
+
+    together = (
+        LAST_STAGE,
+        OnlyWith(("nonlocal_blocks",), "a ResNet", lambda o: not is_timm(o.arch), off=(0, 0, 0, 0)),
+        OnlyWith(("nonlocal_width",), "non-local blocks", lambda o: any(o.nonlocal_blocks) and not is_timm(o.arch)),
+        OnlyWith(("wrt",), "method.triplet wrt or adp", lambda o: o.triplet != "hard"),
+        OnlyWith(("margin",), "method.triplet hard", lambda o: o.triplet == "hard"),
+        OnlyWith(("alpha", "gamma", "square"), "method.triplet adp", lambda o: o.triplet == "adp"),
+        OnlyWith(("consistency",), "method.kl above 0, its weight", lambda o: o.kl > 0),
+        OnlyWith(("kl",), "a method.consistency other than none", lambda o: o.consistency != "none"),
+    )
 
 
 @register("agw")
@@ -65,7 +76,7 @@ class AGW(Method[AGWOptions]):
 
     def __init__(self, num_classes: int, options: AGWOptions) -> None:
         super().__init__(num_classes, options)
-        counts = (0, 0, 0, 0) if options.arch.startswith("timm:") else options.nonlocal_blocks
+        counts = (0, 0, 0, 0) if is_timm(options.arch) else options.nonlocal_blocks
         backbone = create_backbone(
             options.arch,
             streams=options.streams,

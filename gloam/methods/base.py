@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from gloam.batches.batch import Batch
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
-from gloam.methods.contract import LabelSmoothing, Method, Pooling, TripletOptions
+from gloam.methods.contract import LAST_STAGE, LabelSmoothing, Method, Pooling, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
@@ -29,6 +29,8 @@ class BaseOptions(TripletOptions):
     label_smoothing: LabelSmoothing = 0.0
     weight_identity: float = Field(1.0, ge=0, description="weight of the identity loss")
     weight_triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
+
+    together = (LAST_STAGE,)
 
 
 @register("base")

@@ -20,7 +20,7 @@ from gloam.datasets.records import Modality
 from gloam.errors import GloamError
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
-from gloam.methods.contract import Method, Pooling, TripletOptions
+from gloam.methods.contract import Method, OnlyWith, Pooling, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.channel_similarity import ChannelSimilarity, similarity_gap
 from gloam.models.embedding import Embedded, EmbeddingNet
@@ -52,6 +52,17 @@ class CGRNetOptions(TripletOptions):
         "sum", description="sum: 3 x + mean + messages (released); residual: x + messages"
     )
     triplet_weight: float = Field(2.0, ge=0, description="weight of the hard triplet")
+
+    together = (
+        OnlyWith(("similarity_loss_weight",), "method.similarity", lambda o: o.similarity, off=0.0),
+        OnlyWith(("similarity_energy_scale",), "method.similarity", lambda o: o.similarity),
+        OnlyWith(("graph_fusion",), "method.graph", lambda o: o.graph),
+        OnlyWith(
+            ("independent_stages",),
+            "two streams, or method.similarity, which follows those stages",
+            lambda o: o.streams == 2 or o.similarity,
+        ),
+    )
 
 
 @register("cgrnet")

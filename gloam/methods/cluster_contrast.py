@@ -18,7 +18,7 @@ from gloam.clustering.infomap_clusters import cluster_by_infomap
 from gloam.clustering.pseudo_labels import check_clusters, cluster
 from gloam.losses.cluster_nce import cluster_nce
 from gloam.methods import register
-from gloam.methods.contract import ClusterOptions, EpochContext, Method, Pooling
+from gloam.methods.contract import ClusterOptions, EpochContext, Method, OnlyWith, Pooling
 from gloam.models.memory import ClusterMemory
 from gloam.models.unit_embedding import UnitEmbedding, rename_released
 
@@ -40,6 +40,8 @@ class ClusterContrastOptions(ClusterOptions):
     memory_update: Literal["mean", "hard"] = Field(
         "mean", description="every sample in order, or the least similar of each cluster [--use-hard]"
     )
+
+    together = (OnlyWith(("k2",), "method.clustering dbscan", lambda o: o.clustering == "dbscan"),)
 
 
 @register("cluster_contrast")

@@ -10,9 +10,26 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from gloam.batches.batch import Batch
+from gloam.errors import GloamError
 from gloam.options import Options
 
 _LARGEST = 1_000_000
+
+
+class OnlyWith(NamedTuple):
+    """Options that change no number of training, logged ones included, unless others are set.
+
+    Attributes:
+        names: the options.
+        needs: what they act with, in words: ``"method.triplet adp"``.
+        holds: whether the options have that.
+        off: a value besides the default that says the same as "not used"; ``...``: there is none.
+    """
+
+    names: tuple[str, ...]
+    needs: str
+    holds: Callable[[Any], bool]
+    off: object = ...
 
 
 class MethodOptions(Options):
@@ -20,6 +37,9 @@ class MethodOptions(Options):
 
     A number without an upper bound of its own ends at a million.
     """
+
+    # What acts only together; a subclass adds to its parents' list. An option that is not listed always acts.
+    together: ClassVar[tuple[OnlyWith, ...]] = ()
 
     @property
     def label_spaces(self) -> Literal["one", "two", "either"]:
@@ -35,6 +55,27 @@ class MethodOptions(Options):
             if not bounded and any(abs(number) > _LARGEST for number in numbers):
                 raise ValueError(f"{name} lies beyond {_LARGEST:,}")
         return self
+
+    @classmethod
+    def all_together(cls) -> list[OnlyWith]:
+        """The conditions of this model and its parents."""
+        return [condition for model in cls.__mro__ for condition in vars(model).get("together", ())]
+
+    def refuse_idle(self) -> None:
+        """Refuse options that were set and change nothing. Saved runs are not asked: they trained as they did.
+
+        Raises:
+            GloamError: an option other than its default without what it acts with.
+        """
+        for condition in self.all_together():
+            for name in condition.names:
+                value, default = getattr(self, name), type(self).model_fields[name].default
+                # Asked last: some conditions look into a library.
+                if value not in (default, condition.off) and not condition.holds(self):
+                    raise GloamError(
+                        f"method.{name} {_shown(value)} changes nothing here: it acts only with {condition.needs}. Set "
+                        f"that too, or leave method.{name} at {_shown(default)}."
+                    )
 
 
 # Fields that methods share; a method may give another default.
@@ -148,6 +189,15 @@ class EpochContext(Protocol):
         """Log precision and recall of matched label pairs ``(M,), (M,)`` against the hidden truth, if there is one."""
 
 
+def _has_last_stage(options: Any) -> bool:
+    from gloam.models.backbone import has_residual_stages
+
+    return has_residual_stages(options.arch)
+
+
+# For methods that let `last_stride` be chosen.
+LAST_STAGE = OnlyWith(("last_stride",), "a network of residual stages", _has_last_stage)
+
 OptionsT = TypeVar("OptionsT", bound=MethodOptions)
 
 
@@ -240,7 +290,7 @@ def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOpti
     """
     from pydantic import ValidationError
 
-    from gloam.errors import GloamError, did_you_mean
+    from gloam.errors import did_you_mean
 
     known = cls.Options.model_fields
     for key in values:
@@ -254,3 +304,10 @@ def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOpti
             for e in error.errors()
         )
         raise GloamError(f"Bad options for {cls.__name__}: {reasons}.") from error
+
+
+def _shown(value: object) -> str:
+    """An option's value as it stands in a recipe."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, tuple) else repr(value) if value == "" else str(value)

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, nll_loss
 from gloam.batches.batch import Batch
 from gloam.losses.triplet import hard_triplet
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, TripletOptions
+from gloam.methods.contract import LAST_STAGE, EpochContext, Method, OnlyWith, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.graph_attention import CrossModalityGraph, dynamic_weight
@@ -37,6 +37,12 @@ class DDAGOptions(TripletOptions):
     hidden: int = Field(512, ge=1, description="width of a graph head [--low-dim]")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the graph branch [--drop]")
     slope: float = Field(0.2, ge=0, description="slope of the graph's leaky ReLU; the release has 0.2")
+
+    together = (
+        LAST_STAGE,
+        OnlyWith(("num_parts",), "method.wpa", lambda o: o.wpa),
+        OnlyWith(("heads", "hidden", "dropout", "slope"), "method.graph", lambda o: o.graph),
+    )
 
 
 @register("ddag")

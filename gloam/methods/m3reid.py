@@ -17,7 +17,7 @@ from gloam.batches.batch import Batch
 from gloam.errors import GloamError
 from gloam.losses.multi_modality import multi_modality_alignment, separation_loss
 from gloam.methods import register
-from gloam.methods.contract import BackboneOptions, LastStride, Method
+from gloam.methods.contract import LAST_STAGE, BackboneOptions, LastStride, Method, OnlyWith
 from gloam.models.backbone import create_backbone
 from gloam.models.multi_view_attention import MultiViewAttention
 from gloam.models.released_names import rename_prefixes
@@ -44,6 +44,17 @@ class M3ReIDOptions(BackboneOptions):
     weight_alignment: float = Field(1.0, ge=0, description="weight of both MMA losses")
     weight_orthogonal: float = Field(1.0, ge=0, description="weight of the orthogonal frame regulariser (OFR)")
     weight_diversity: float = Field(1.0, ge=0, description="weight of the diverse attention constraint (DAC)")
+
+    together = (
+        LAST_STAGE,
+        OnlyWith(("nonlocal_reduction",), "method.nonlocal_blocks above 0", lambda o: any(o.nonlocal_blocks)),
+        OnlyWith(
+            ("weight_diversity",),
+            "method.heads above 1: one mask differs from no other",
+            lambda o: o.heads > 1,
+            off=0.0,
+        ),
+    )
 
 
 @register("m3reid")

@@ -30,7 +30,7 @@ from gloam.losses.pair_distillation import (
     positives_or_cluster,
 )
 from gloam.methods import register
-from gloam.methods.contract import ClusterOptions, EpochContext, Method
+from gloam.methods.contract import ClusterOptions, EpochContext, Method, OnlyWith
 from gloam.models.memory import ClusterMemory, InstanceMemory, gather_rows, resize_buffers
 from gloam.models.pair_graph import PairGraphNetwork
 from gloam.models.unit_embedding import UnitEmbedding, rename_released
@@ -75,6 +75,30 @@ class MetaPRDOptions(ClusterOptions):
         "the training list, '12,15,19;40,44'",
     )
     gcn_batch: int = Field(128, ge=2, description="pairs per batch at the end of an epoch")
+
+    together = (
+        OnlyWith(("hsd_alpha", "hsd_negative_weight"), "method.hsd", lambda o: o.hsd),
+        OnlyWith(("hsd_positive",), "method.hsd and method.hsd_alpha above 0", lambda o: o.hsd and o.hsd_alpha > 0),
+        OnlyWith(("hsd_fallback",), "method.hsd, ppa or gcn", lambda o: o.hsd or o.ppa or o.gcn),
+        OnlyWith(("ppa_weight",), "method.ppa", lambda o: o.ppa, off=0.0),
+        OnlyWith(("ppa_rate", "ppa_temperature"), "method.ppa", lambda o: o.ppa),
+        OnlyWith(
+            (
+                "gcn_neighbours",
+                "gcn_hidden",
+                "gcn_sort_k",
+                "gcn_inner_steps",
+                "gcn_inner_lr",
+                "gcn_weight_decay",
+                "gcn_reptile_eps",
+                "gcn_meta_eps",
+                "gcn_labelled",
+                "gcn_batch",
+            ),
+            "method.gcn",
+            lambda o: o.gcn,
+        ),
+    )
 
 
 @register("metaprd")

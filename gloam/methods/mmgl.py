@@ -29,7 +29,7 @@ from gloam.losses.permutation import (
     uniform_permutation_loss,
 )
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, Plateau, StemOptions
+from gloam.methods.contract import EpochContext, Method, OnlyWith, Plateau, StemOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.models.weights import to_reference_names
@@ -62,10 +62,35 @@ class MMGLOptions(StemOptions):
     shared_projection: bool = Field(True, description="one projection for all stripe positions")
     report_every: int = Field(5, ge=1, description="measure permutation accuracy every so many epochs")
 
+    together = (
+        OnlyWith(
+            ("sinkhorn_iterations", "sinkhorn_temperature", "gumbel_noise", "permutation_loss", "report_every"),
+            "method.permutation",
+            lambda o: o.permutation,
+        ),
+        OnlyWith(
+            ("gumbel_samples",),
+            "method.permutation and method.gumbel_noise above 0",
+            lambda o: o.permutation and o.gumbel_noise > 0,
+        ),
+        OnlyWith(("cl_weight",), "method.pcc", lambda o: o.pcc, off=0.0),
+        OnlyWith(
+            ("part", "cl_temp", "cl_dim", "pcc_scope", "pcc_negatives", "pcc_center"), "method.pcc", lambda o: o.pcc
+        ),
+        OnlyWith(("shared_projection",), "method.pcc and method.part", lambda o: o.pcc and o.part),
+        OnlyWith(
+            ("pcc_target",),
+            "method.pcc and several vectors to choose from (method.part, or method.pcc_scope batch)",
+            lambda o: o.pcc and (o.part or o.pcc_scope == "batch"),
+        ),
+    )
+
     @model_validator(mode="after")
     def _can_learn(self) -> MMGLOptions:
-        if not (self.permutation or self.pcc):
-            raise GloamError("MMGL has nothing to learn without its two tasks. Turn on permutation or pcc.")
+        if not (self.permutation or (self.pcc and self.cl_weight)):
+            raise GloamError(
+                "MMGL has nothing to learn without its two tasks. Turn on permutation, or pcc with a cl_weight above 0."
+            )
         if self.pcc and not self.part and self.pcc_negatives != "all":
             raise GloamError(
                 f"pcc_negatives {self.pcc_negatives!r} chooses among stripes, but without part each image is one "

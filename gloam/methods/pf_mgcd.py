@@ -25,7 +25,7 @@ from gloam.losses.part_distillation import (
     part_modality_loss,
 )
 from gloam.methods import register
-from gloam.methods.contract import BackboneOptions, EpochContext, Method
+from gloam.methods.contract import BackboneOptions, EpochContext, Method, OnlyWith
 from gloam.models.backbone import create_backbone
 from gloam.models.isg_dm import IdPool, IsgVariant, MultiPartISGDM, split_stripes
 from gloam.models.modality_discriminator import PartDiscriminators
@@ -62,9 +62,26 @@ class PFMGCDOptions(BackboneOptions):
     warmup_epochs: int = Field(10, ge=0, description="epochs before memory and graph start [--warmup-epochs]")
     pool_parts: bool = Field(True, description="test feature: all parts side by side; off: their mean [--pool-parts]")
 
+    together = (
+        OnlyWith(("id_pool",), "method.isg restitution", lambda o: o.isg == "restitution"),
+        OnlyWith(("style_hidden",), "a method.isg other than attention-v2", lambda o: o.isg != "attention-v2"),
+        OnlyWith(("pool_parts",), "method.num_parts above 1", lambda o: o.num_parts > 1),
+        OnlyWith(
+            ("memory_momentum", "init_memory", "teacher", "top_k", "temperature", "sim_scale", "warmup_epochs"),
+            "what reads the memory: method.lambda_graph above 0, or matching (method.relabel and method.match)",
+            lambda o: o.uses_memory,
+        ),
+        OnlyWith(("temperature", "sim_scale"), "method.top_k above 1", lambda o: o.top_k > 1),
+    )
+
     @property
     def label_spaces(self) -> Literal["one", "two"]:
         return "two" if self.relabel else "one"
+
+    @property
+    def uses_memory(self) -> bool:
+        """Whether distillation or matching reads the memory; without both each modality learns alone."""
+        return self.lambda_graph > 0 or (self.relabel and self.match)
 
 
 @register("pf_mgcd")
@@ -107,9 +124,7 @@ class PFMGCD(Method[PFMGCDOptions]):
         if self.teacher is not None and context.epoch == 0:
             # A weight file need not hold the averaged network; it starts as the student.
             self.teacher.load_state_dict(self.student.state_dict())
-        # Without matching and distillation nothing would read the memory: each modality then learns alone.
-        used = bool(self.options.lambda_graph) or (self.options.relabel and self.options.match)
-        self.warm.fill_(used and context.epoch >= self.options.warmup_epochs)
+        self.warm.fill_(self.options.uses_memory and context.epoch >= self.options.warmup_epochs)
         if not self.warm:
             return
         if context.epoch == self.options.warmup_epochs and self.options.init_memory and self.options.teacher != "none":

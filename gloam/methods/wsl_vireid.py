@@ -22,8 +22,8 @@ from gloam.datasets.records import Modality
 from gloam.losses.collaborative_consistency import expert_agreement, prediction_entropy, weak_identity_loss
 from gloam.losses.triplet import weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import BackboneOptions, EpochContext, Method
-from gloam.models.backbone import create_backbone
+from gloam.methods.contract import BackboneOptions, EpochContext, Method, OnlyWith
+from gloam.models.backbone import create_backbone, is_timm
 from gloam.models.consensus_propagation import consensus_share, propagate_consensus
 from gloam.models.neck import Classifier
 from gloam.models.pooling import GeM
@@ -66,6 +66,31 @@ class WSLVIReIDOptions(BackboneOptions):
     smoothing_from_epoch: int = Field(10, ge=0, description="phase-2 epoch at which smoothing starts to rise")
     strong_weight: float = Field(1.0, ge=0, description="weight of the strong identity loss; derivative: 0.25")
     stem_relu: bool = Field(False, description="ReLU between the first norm and the max-pool; released: none")
+
+    together = (
+        OnlyWith(("stem_relu",), "a ResNet", lambda o: not is_timm(o.arch)),
+        OnlyWith(("weak_weight", "smoothing"), "method.supervision weak", lambda o: o.supervision == "weak", off=0.0),
+        OnlyWith(
+            ("sigma", "relation_rule", "extract_stem", "matcher", "strong_weight", "weak_from_epoch"),
+            "method.supervision weak",
+            lambda o: o.supervision == "weak",
+        ),
+        OnlyWith(
+            ("temperature",),
+            "method.supervision weak and method.matcher count_priority",
+            lambda o: o.supervision == "weak" and o.matcher == "count_priority",
+        ),
+        OnlyWith(
+            ("smoothing",),
+            "method.matcher count_priority and method.smoothing_neighbours above 1",
+            lambda o: o.matcher == "count_priority" and o.smoothing_neighbours > 1,
+        ),
+        OnlyWith(
+            ("smoothing_neighbours", "smoothing_from_epoch"),
+            "method.smoothing above 0",
+            lambda o: o.smoothing > 0,
+        ),
+    )
 
     @property
     def label_spaces(self) -> Literal["one", "two"]:

@@ -8,10 +8,25 @@ from torch import nn
 
 from gloam.errors import GloamError, did_you_mean
 from gloam.models.resnet import ARCHITECTURES, ResNet
-from gloam.models.timm_backbone import TimmBackbone
+from gloam.models.timm_backbone import TimmBackbone, strides_can_change
 from gloam.models.two_stream import TwoStreamBackbone
 
 _IBN_SUFFIX = "_ibn_a"
+_TIMM = "timm:"
+
+
+def is_timm(arch: str) -> bool:
+    """Whether a name means a network of the timm library."""
+    return arch.startswith(_TIMM)
+
+
+def has_residual_stages(arch: str) -> bool:
+    """Whether ``last_stride`` has a stage to act on: all networks of our own, and timm's residual ones.
+
+    Raises:
+        GloamError: timm has no such network.
+    """
+    return not is_timm(arch) or strides_can_change(arch.removeprefix(_TIMM))
 
 
 def create_backbone(
@@ -43,12 +58,12 @@ def create_backbone(
         GloamError: unknown architecture, inserts in a network without residual stages, or inserts in a stage that is
             not shared.
     """
-    if arch.startswith("timm:"):
+    if is_timm(arch):
         if independent_stages:
             raise GloamError(f"{arch} has no residual stages to keep apart. Choose a ResNet.")
         if insert is not None and any(insert_counts):
             raise GloamError(f"{arch} has no residual stages to insert blocks into. Set the number of blocks to 0.")
-        return TimmBackbone(arch.removeprefix("timm:"), streams=streams, image_size=image_size, last_stride=last_stride)
+        return TimmBackbone(arch.removeprefix(_TIMM), streams=streams, image_size=image_size, last_stride=last_stride)
     name = arch.removesuffix(_IBN_SUFFIX)
     if name not in ARCHITECTURES:
         known = [*ARCHITECTURES, *(f"{a}{_IBN_SUFFIX}" for a in ARCHITECTURES), "timm:<name>"]

@@ -158,6 +158,17 @@ class _RoutedStem(nn.Module):
             return getattr(super().__getattr__("visible"), name)  # type: ignore[no-any-return]
 
 
+def strides_can_change(name: str) -> bool:
+    """Whether a timm network is of the families whose last stage can keep its resolution.
+
+    Raises:
+        GloamError: timm has no such network.
+    """
+    from timm.models import ByobNet, ResNet
+
+    return isinstance(_create(name, None, 2), ByobNet | ResNet)
+
+
 def _create(name: str, image_size: tuple[int, int] | None, last_stride: int) -> nn.Module:
     import timm
     from timm.models import ByobNet, ResNet

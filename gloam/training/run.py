@@ -93,6 +93,9 @@ def train(
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
     plan = resolve(recipe)
     recipe = plan.recipe
+    if checkpoint is None:
+        for planned in plan.stages.values():
+            planned.options.refuse_idle()
     fabric = create_fabric(recipe)
     fabric.launch()
     # One process decides: clocks differ.

@@ -105,7 +105,7 @@ def test_orders_of_people_never_seen_are_recovered(streams: int, tmp_path: Path)
     recipe = tiny_recipe(
         root,
         data={"width": 24},
-        method={"name": "mmgl", "num_stripes": STRIPES, "cl_dim": 16, "streams": streams, "pcc": False},
+        method={"name": "mmgl", "num_stripes": STRIPES, "streams": streams, "pcc": False},
         augment={"erase": 0.0},
         sampler={"name": "modality_shuffle", "batch_size": 16},
         optimizer={"lr": 0.1},

@@ -121,6 +121,18 @@ def test_nonlocal_block_equals_the_pairwise_form() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
+@pytest.mark.parametrize("learnable", [False, True])
+def test_gem_of_negative_maps_is_finite(learnable: bool) -> None:
+    """Transformers and ConvNeXt have no last ReLU."""
+    maps = (torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)) - 1).requires_grad_()
+    pooled = GeM(learnable=learnable)(maps)
+    pooled.sum().backward()
+    assert torch.isfinite(pooled).all()
+    assert maps.grad is not None
+    assert torch.isfinite(maps.grad).all()
+    torch.testing.assert_close(pooled, GeM(learnable=learnable)(maps.detach().clamp_min(0)))
+
+
 def test_gem_forms() -> None:
     maps = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     torch.testing.assert_close(GeM()(maps), (maps.pow(3).mean((2, 3)) + 1e-12).pow(1 / 3))
