@@ -20,7 +20,8 @@ from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 from gloam.evaluation.protocols import find_protocols, select, trials
 from gloam.evaluation.ranking_plan import RankingPlan
-from gloam.search.distances import Metric, as_features, distance_blocks
+from gloam.search.arrays import as_features
+from gloam.search.distances import Metric, distance_blocks
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,8 +2,8 @@
 
 A match's position is one plus the number of kept gallery entries that come before it in a stable sort, so it is enough
 to sort a query's matches and to count the other entries against them. ``rank_features`` fuses this with the distance
-product, block by block, and never holds a Q x G matrix. The counting is compiled on CPUs (``kernels.py``) and made of
-tensor operations on accelerators (``tensor_kernels.py``).
+product, block by block, and never holds a Q x G matrix. The counting is compiled on CPUs (``ranking_kernels.py``) and
+made of tensor operations on accelerators (``ranking_tensor.py``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from gloam.datasets.records import CameraRule, CmcKind
 from gloam.errors import GloamError
 from gloam.evaluation.metrics import RankingMetrics
 from gloam.evaluation.ranking_plan import ApKind, RankingPlan
-from gloam.search.distances import Metric, as_features, block_rows, distance_blocks
+from gloam.search.arrays import as_features
+from gloam.search.distances import Metric, block_rows, distance_blocks
 
 __all__ = ["ApKind", "Metric", "RankingMetrics", "RankingPlan", "distance_blocks", "rank_features", "rank_metrics"]
 

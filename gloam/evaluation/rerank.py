@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gloam.errors import GloamError
-from gloam.search.distances import Metric, as_features, block_rows, distance_blocks
+from gloam.search.arrays import as_features
+from gloam.search.distances import Metric, block_rows, distance_blocks
+from gloam.search.k_reciprocal import averaged, expanded_sets, half_width, inverted, overlap_rows, sparse_rows
+from gloam.search.nearest import nearest_columns
 
 Float = NDArray[np.float32]
 # Makes (n, N) distances of some consecutive items to all items, queries first; squared, not normalised.
@@ -128,8 +131,8 @@ def _rerank(
         raise GloamError(f"Re-ranking needs k1 >= 1, k2 >= 1 and a weight in [0, 1], not {k1}, {k2} and {weight}.")
     if queries == 0 or gallery == 0:
         raise GloamError(f"Nothing to re-rank: {queries} queries, {gallery} gallery entries.")
-    full, half, expand = min(k1 + 1, count), min(round(k1 / 2) + 1, count), min(k2, count)
-    width = max(full, expand)
+    full, half, expand = min(k1 + 1, count), min(half_width(k1), count), min(k2, count)
+    width = max(full, half, expand)
     neighbours = np.empty((count, width), dtype=np.int32)
     largest = np.empty(count, dtype=np.float32)
     for first, block in blocks():
@@ -137,19 +140,18 @@ def _rerank(
         largest[part] = np.maximum(block.max(axis=1), np.finfo(np.float32).tiny)
         if not np.isfinite(largest[part]).all():
             raise GloamError("The distances contain NaN or infinity. Check the features before re-ranking.")
-        neighbours[part] = _nearest(block / largest[part, None], width)
-    pointers, columns = kernels.expanded_sets(neighbours, full, half)
+        neighbours[part] = nearest_columns(torch.from_numpy(block / largest[part, None]), width).numpy()
+    pointers, columns = expanded_sets(neighbours, full, half)
     values = np.empty(len(columns), dtype=np.float32)
     for first, block in blocks():
         kernels.weigh(block, first, largest, pointers, columns, values)
-    if expand > 1:
-        pointers, columns, values = kernels.average_rows(pointers, columns, values, neighbours, expand)
-    inverted = kernels.invert(pointers, columns, values, queries, count)
+    encoding = averaged(sparse_rows(pointers, columns, values), neighbours, expand)
+    own, lists = encoding[:queries], inverted(encoding[queries:])
     for first, block in blocks():
         if first >= queries:
             return
         stop = min(first + len(block), queries)
-        mixed = kernels.jaccard(pointers, columns, values, first, stop, *inverted, gallery)
+        mixed = overlap_rows(own, lists, first, stop)
         mixed *= np.float32(1 - weight)
         mixed += np.float32(weight) * (block[: stop - first, queries:] / largest[first:stop, None])
         yield first, mixed
@@ -160,13 +162,3 @@ def _matrix(values: Any) -> NDArray[Any]:
     if array.ndim != 2:
         raise GloamError(f"Re-ranking needs matrices of distances, not an array of shape {array.shape}.")
     return array
-
-
-def _nearest(distances: Float, count: int) -> NDArray[np.int32]:
-    """The ``count`` nearest columns of every row in order, ties by index; only candidates are sorted."""
-    limits = np.partition(distances, count - 1, axis=1)[:, count - 1]
-    result = np.empty((len(distances), count), dtype=np.int32)
-    for i, row in enumerate(distances):
-        candidates = np.flatnonzero(row <= limits[i])
-        result[i] = candidates[np.argsort(row[candidates], kind="stable")][:count]
-    return result
