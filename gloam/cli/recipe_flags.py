@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from gloam.cli.parsing import parse
 from gloam.errors import GloamError
 from gloam.methods import get_method
 from gloam.methods.contract import create_options
@@ -54,10 +55,10 @@ def parse_overrides(recipe: Recipe, words: Sequence[str], *, program: str = "glo
         for stage, changes in recipe.stages.items()
     }
     words, stage_words = _split_stage_words(words, stages)
-    values = tyro.cli(
+    values = parse(
         model,
+        words,
         prog=program,
-        args=words,
         description=f"{recipe.description or 'Train a recipe.'}\n\nExample:\n    {program} --data.root DIR",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
+
+from gloam.console import console
 
 DataRoot = Annotated[Path | None, tyro.conf.arg(name="data.root")]
 Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]
@@ -38,7 +39,7 @@ def evaluate(
         rerank: k-reciprocal re-ranking (k1 20, k2 6, weight 0.3).
         batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
-        output: folder for results.json and results.csv (default: the run folder of a single run).
+        output: folder for evaluation.json and evaluation.csv (default: the run folder of a single run).
     """
     from gloam.inference.scoring import evaluate_runs
 
@@ -53,7 +54,7 @@ def evaluate(
         device=device,
         output=output,
     )
-    Console().print(results.table())
+    console().print(results.table())
 
 
 def extract(
@@ -95,7 +96,7 @@ def extract(
         batch_size=batch_size,
         device=device,
     )
-    Console().print(f"{output}: {rows:,} features")
+    console().print(f"{output}: {rows:,} features")
 
 
 def rank_list(
@@ -139,7 +140,7 @@ def rank_list(
         seed=seed,
         device=device,
     )
-    Console().print(f"{path}")
+    console().print(f"{path}")
 
 
 def embedding(
@@ -169,7 +170,7 @@ def embedding(
     from gloam.inference.scoring import draw_run_embedding
 
     path = draw_run_embedding(run, output, data_root=data, projection=projection, ids=ids, seed=seed, device=device)
-    Console().print(f"{path}")
+    console().print(f"{path}")
 
 
 def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
@@ -184,7 +185,7 @@ def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
     """
     from gloam.visualize.curves import draw_curves
 
-    Console().print(f"{draw_curves(run, output)}")
+    console().print(f"{draw_curves(run, output)}")
 
 
 def clips(
@@ -226,7 +227,7 @@ def clips(
     )
     if output is not None:
         found.to_csv(output)
-    Console().print(found.table())
+    console().print(found.table())
 
 
 def stripes(
@@ -259,5 +260,5 @@ def stripes(
         run, output, data_root=data, images=images, seed=seed, batch_size=batch_size, device=device
     )
     if report.scores:
-        Console().print(report.table())
-    Console().print(f"{report.path}")
+        console().print(report.table())
+    console().print(f"{report.path}")

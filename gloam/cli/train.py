@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from gloam.console import console
 from gloam.errors import GloamError
 
 USAGE = """usage: gloam train RECIPE [--data.root DIR] [--output DIR] [--SECTION.KEY VALUE ...]
@@ -39,7 +38,7 @@ def recipes(pattern: str = "*", /) -> None:
     """
     from gloam.recipes.recipe import recipe_table
 
-    Console().print(recipe_table(pattern))
+    console().print(recipe_table(pattern))
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -63,7 +62,7 @@ def train(arguments: Sequence[str]) -> None:
     if flags.dry_run:
         import yaml
 
-        Console().print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False, highlight=False)
+        console().print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), highlight=False)
         return
     from gloam.training import run
 
@@ -73,8 +72,8 @@ def train(arguments: Sequence[str]) -> None:
     if not result.is_first_process:
         return
     if result.results is not None:
-        Console().print(result.results.table())
-    Console().print(f"run: {result.path}")
+        console().print(result.results.table())
+    console().print(f"run: {result.path}")
 
 
 def _resumed_run(words: Sequence[str]) -> str:
