@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from gloam.console import console
 from gloam.errors import GloamError
 
 
@@ -19,7 +18,7 @@ def data_list() -> None:
     """
     from gloam.datasets.check import dataset_table
 
-    Console().print(dataset_table())
+    console().print(dataset_table())
 
 
 def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str, ...] = ()) -> int:
@@ -37,7 +36,7 @@ def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str
     from gloam.datasets.check import check
 
     report = check(name, root, strict=strict, **_options(option))
-    Console().print(report)
+    console().print(report)
     return 0 if report.ok else 2
 
 
@@ -84,7 +83,7 @@ def data_draw(
         seed=seed,
         workers=workers,
     )
-    Console().print(f"{out}: " + ", ".join(f"{value:,} {key}" for key, value in counts.items()))
+    console().print(f"{out}: " + ", ".join(f"{value:,} {key}" for key, value in counts.items()))
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
+
+from gloam.console import console
 
 DataRoot = Annotated[Path | None, tyro.conf.arg(name="data.root")]
 
@@ -46,11 +47,11 @@ def export(
     splits = None if data is None else model.load_splits(data)
     file = output / f"model{SUFFIXES[format]}"
     proof = export_with_proof(model, file, format, modality=modality, splits=splits)
-    console = Console()
-    console.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True, highlight=False, markup=False)
+    screen = console()
+    screen.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True, highlight=False)
     if proof is None:
         return
-    console.print(
+    screen.print(
         f"least cosine {proof.least_cosine:.7f}, largest difference {proof.largest_difference:.1e} over {proof.rows} "
         f"images ({proof.real_images} real); milliseconds an image: model {proof.milliseconds['model']:.2f}, file "
         f"{proof.milliseconds['file']:.2f}",
@@ -58,5 +59,5 @@ def export(
     )
     for protocol, scores in proof.scores.items():
         told = ", ".join(f"{name} {100 * s['rank1']:.2f} / {100 * s['mAP']:.2f}" for name, s in scores.items())
-        console.print(f"{protocol}: rank-1 / mAP {told}", highlight=False)
-    console.print(f"{output / 'proof.json'}", soft_wrap=True, highlight=False, markup=False)
+        screen.print(f"{protocol}: rank-1 / mAP {told}", highlight=False)
+    screen.print(f"{output / 'proof.json'}", soft_wrap=True, highlight=False)

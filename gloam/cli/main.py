@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 
 from gloam import __version__
 from gloam.cli import data, export, runs, start, train
-from gloam.errors import GloamError, did_you_mean
+from gloam.cli.parsing import parse
+from gloam.console import LogFormatter, console, harden_streams, styled
+from gloam.errors import GloamError, did_you_mean, explain
+from gloam.interruption import Interrupted, listening
 
 TITLE = "gloam: person re-identification across light, cameras and supervision levels"
 
@@ -42,20 +43,31 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    Args:
+        arguments: words after ``gloam``; those of the process if not given.
+
     Returns:
-        0 on success, 2 after a user's mistake (one message, no traceback), 130 after Ctrl-C.
+        0 on success, 2 after a user's mistake or a failure of the machine (one message, no traceback), 130 after
+        Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # a wrong flag's message ends with its cause
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    harden_streams()
+    screen = logging.StreamHandler()
+    screen.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[screen])
     try:
-        return _dispatch(words)
-    except GloamError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        with listening(ends_process=arguments is None):
+            return _dispatch(words)
+    except Exception as error:
+        told = explain(error)
+        if told is None or os.environ.get("GLOAM_TRACEBACK"):
+            raise
+        console(stderr=True).print(styled(("error:", "bold red"), f" {told}"), soft_wrap=True, highlight=False)
         return 2
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
-        return 130
+    except KeyboardInterrupt as stop:
+        console(stderr=True).print(str(stop) or "interrupted", soft_wrap=True, highlight=False)
+        return stop.exit_code if isinstance(stop, Interrupted) else 130
 
 
 def _dispatch(words: list[str]) -> int:
@@ -78,7 +90,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
-    return int(tyro.cli(command, prog=f"gloam {name}", args=rest, description=description, config=style) or 0)
+    return int(parse(command, rest, prog=f"gloam {name}", description=description, config=style) or 0)
 
 
 def _overview(commands: dict[str, Callable[..., Any]]) -> str:

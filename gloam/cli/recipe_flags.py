@@ -14,6 +14,7 @@ from typing import Any
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from gloam.cli.parsing import parse
 from gloam.datasets import get_dataset
 from gloam.errors import GloamError, did_you_mean
 from gloam.methods import get_method
@@ -76,10 +77,10 @@ def parse_overrides(recipe: Recipe, words: Sequence[str], *, program: str = "glo
             recipe = validate(merge(recipe.model_dump(mode="json"), {section: {"name": name}}), program)
     _refuse_foreign_options(recipe, words)
     model = _flags_model(recipe)
-    values = tyro.cli(
+    values = parse(
         model,
+        words,
         prog=program,
-        args=words,
         description=f"{recipe.description or 'Train a recipe.'}\n\nExample:\n    {program} --data.root DIR",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

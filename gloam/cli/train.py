@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from gloam.console import console
 from gloam.errors import GloamError, did_you_mean
 
 USAGE = """usage: gloam train RECIPE [--data.root DIR] [--output DIR] [--SECTION.KEY VALUE ...]
@@ -38,7 +38,7 @@ def recipes(pattern: str = "*", /) -> None:
     Args:
         pattern: shell wildcard over <dataset>/<method>.
     """
-    Console().print(_recipe_table(pattern))
+    console().print(_recipe_table(pattern))
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -72,8 +72,8 @@ def train(arguments: Sequence[str]) -> None:
     if not result.is_first_process:
         return
     if result.results is not None:
-        Console().print(result.results.table())
-    Console().print(f"run: {result.path}")
+        console().print(result.results.table())
+    console().print(f"run: {result.path}")
 
 
 def _resumed_run(words: Sequence[str]) -> str:

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gloam.atomic import write_text
+from gloam.console import console
 from gloam.errors import GloamError
 from gloam.image_files import holds_deep
 from gloam.pixels.cache_worker import fill_rows
@@ -346,7 +346,7 @@ def _lock(path: Path, progress: bool) -> Iterator[bool]:
             locked = True
         except BlockingIOError:
             if progress:
-                Console(stderr=True).print(f"Another process builds the pixel cache in {path.parent}; waiting for it.")
+                console(stderr=True).print(f"Another process builds the pixel cache in {path.parent}; waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
             locked = True
         except OSError:  # a network file system without locks
@@ -359,17 +359,17 @@ def _report(key: CacheKey, folder: Path, chunks: int, progress: bool) -> Iterato
     if not progress:
         yield lambda count: None
         return
-    console = Console(stderr=True)
-    console.print(f"Pixel cache: {len(key.paths):,} images, {_size(key.num_bytes)} in {folder}")
+    screen = console(stderr=True)
+    screen.print(f"Pixel cache: {len(key.paths):,} images, {_size(key.num_bytes)} in {folder}")
     todo = min(chunks * CHUNK, len(key.paths))
     columns = (
         TextColumn("decoding"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[speed]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=screen) as bar:
         task = bar.add_task("decoding", total=len(key.paths), completed=len(key.paths) - todo, speed="")
 
         def advance(count: int) -> None:
