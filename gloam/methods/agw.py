@@ -19,7 +19,7 @@ from gloam.losses.consistency import soft_cross_entropy, softened_divergence
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
 from gloam.methods.contract import Method, MethodOptions
-from gloam.models.backbone import create_backbone
+from gloam.models.backbone import create_backbone, takes_inserts
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
 from gloam.models.nonlocal_block import NonLocalBlock
@@ -35,7 +35,7 @@ class AGWOptions(MethodOptions):
     last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
     pooling: Literal["gem", "gem_learnable", "avg", "max"] = Field("gem", description="pooling; released: gem, p = 3")
     nonlocal_blocks: tuple[int, int, int, int] = Field(
-        (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
+        (0, 2, 3, 0), description="non-local blocks per stage; other than ResNets have none"
     )
     nonlocal_width: Literal["released", "half"] = Field("released", description="inner width: 1 as released, or C/2")
     triplet: Literal["wrt", "hard", "adp"] = Field("wrt", description="wrt: AGW; hard: Base; adp: CAJ [--method]")
@@ -69,7 +69,7 @@ class AGW(Method[AGWOptions]):
 
     def __init__(self, num_classes: int, options: AGWOptions) -> None:
         super().__init__(num_classes, options)
-        counts = (0, 0, 0, 0) if options.arch.startswith("timm:") else options.nonlocal_blocks
+        counts = options.nonlocal_blocks if takes_inserts(options.arch) else (0, 0, 0, 0)
         backbone = create_backbone(
             options.arch,
             streams=options.streams,
