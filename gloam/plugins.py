@@ -25,7 +25,7 @@ GROUPS = {
     "gloam.methods": "gloam.methods",
     "gloam.datasets": "gloam.datasets",
     "gloam.backbones": "gloam.models.backbone",
-    "gloam.losses": "gloam.losses",
+    "gloam.losses": "gloam.losses.registry",
     "gloam.optimizers": "gloam.training.optimizers",
     "gloam.schedules": "gloam.training.schedule",
     "gloam.loggers": "gloam.training.logs",

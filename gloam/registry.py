@@ -87,14 +87,26 @@ class Registry(Generic[T]):
         self._discover()
         claims = self._claims.get(name, [])
         if not claims:
-            known = [*self.names(), *self._reserved]
-            raise GloamError(
-                f"There is no {self._kind} called {name!r}. {did_you_mean(name, known)}{plugins.failures()}"
-            )
+            raise self.unknown(name)
         if len(claims) > 1:
             raise GloamError(f"{self._clash(name)} Rename one, or leave one of the packages out.")
         entry: T = claims[0].entry
         return entry
+
+    def unknown(self, name: str, also: Iterable[str] = ()) -> GloamError:
+        """The error for a name that nobody registered.
+
+        Args:
+            name: what the user wrote.
+            also: words that would have been right there too.
+        """
+        known = [*self.names(), *self._reserved, *also]
+        return GloamError(f"There is no {self._kind} called {name!r}. {did_you_mean(name, known)}{plugins.failures()}")
+
+    def __contains__(self, name: str) -> bool:
+        """Whether anybody registered a name."""
+        self._discover()
+        return name in self._claims
 
     def names(self, pattern: str = "*") -> list[str]:
         """Sorted names that match a shell wildcard; a name that two packages claim is left out."""

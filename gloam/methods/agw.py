@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gloam import losses
 from gloam.batches.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
@@ -19,7 +20,7 @@ from gloam.losses.consistency import soft_cross_entropy, softened_divergence
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
 from gloam.methods.contract import Method, MethodOptions
-from gloam.models.backbone import create_backbone, takes_inserts
+from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
 from gloam.models.nonlocal_block import NonLocalBlock
@@ -35,10 +36,12 @@ class AGWOptions(MethodOptions):
     last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
     pooling: Literal["gem", "gem_learnable", "avg", "max"] = Field("gem", description="pooling; released: gem, p = 3")
     nonlocal_blocks: tuple[int, int, int, int] = Field(
-        (0, 2, 3, 0), description="non-local blocks per stage; other than ResNets have none"
+        (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
     )
     nonlocal_width: Literal["released", "half"] = Field("released", description="inner width: 1 as released, or C/2")
-    triplet: Literal["wrt", "hard", "adp"] = Field("wrt", description="wrt: AGW; hard: Base; adp: CAJ [--method]")
+    triplet: Literal["wrt", "hard", "adp"] | str = Field(
+        "wrt", description="wrt: AGW; hard: Base; adp: CAJ; or the name of a registered loss [--method]"
+    )
     wrt: Literal["reference", "exact"] = Field(
         "reference", description="weights as released, or the exact softmax (needed from random weights)"
     )
@@ -53,6 +56,11 @@ class AGWOptions(MethodOptions):
     )
     kl: float = Field(0.0, ge=0, description="weight of the consistency loss [--kl]")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the identity loss")
+
+    @field_validator("triplet")
+    @classmethod
+    def _known_triplet(cls, name: str) -> str:
+        return losses.check_choice(name, ("wrt", "hard", "adp"))
 
 
 @register("agw")
@@ -69,7 +77,7 @@ class AGW(Method[AGWOptions]):
 
     def __init__(self, num_classes: int, options: AGWOptions) -> None:
         super().__init__(num_classes, options)
-        counts = options.nonlocal_blocks if takes_inserts(options.arch) else (0, 0, 0, 0)
+        counts = (0, 0, 0, 0) if options.arch.startswith("timm:") else options.nonlocal_blocks
         backbone = create_backbone(
             options.arch,
             streams=options.streams,
@@ -118,7 +126,9 @@ class AGW(Method[AGWOptions]):
             return squared_difference_triplet(
                 pooled, pids, alpha=options.alpha, gamma=options.gamma, square=options.square, form=options.wrt
             )
-        return weighted_regularized_triplet(pooled, pids, options.wrt)
+        if options.triplet == "wrt":
+            return weighted_regularized_triplet(pooled, pids, options.wrt)
+        return losses.get(options.triplet)(at_least_float32(pooled), pids)
 
     def _consistency(self, logits: Tensor, batch: Batch) -> Tensor:
         visible = batch.modalities == Modality.VISIBLE

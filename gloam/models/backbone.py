@@ -30,11 +30,6 @@ registry: Registry[Callable[..., nn.Module]] = Registry(
 register = registry.register
 
 
-def takes_inserts(arch: str) -> bool:
-    """True for the residual networks, into whose stages blocks can be inserted."""
-    return arch.removesuffix(_IBN_SUFFIX) in ARCHITECTURES
-
-
 def create_backbone(
     arch: str,
     *,
@@ -65,22 +60,28 @@ def create_backbone(
         GloamError: unknown architecture, inserts in a network without residual stages, or inserts in a stage that is
             not shared.
     """
-    if not takes_inserts(arch):
-        create = None if arch.startswith("timm:") else registry.get(arch)
+    if arch.startswith("timm:"):
         if independent_stages:
             raise GloamError(f"{arch} has no residual stages to keep apart. Choose a ResNet.")
         if insert is not None and any(insert_counts):
             raise GloamError(f"{arch} has no residual stages to insert blocks into. Set the number of blocks to 0.")
-        if create is not None:
-            return RegisteredBackbone(arch, create, streams=streams, image_size=image_size, last_stride=last_stride)
         return TimmBackbone(arch.removeprefix("timm:"), streams=streams, image_size=image_size, last_stride=last_stride)
+    name = arch.removesuffix(_IBN_SUFFIX)
+    if name not in ARCHITECTURES:
+        create = registry.get(arch)
+        if independent_stages or (insert is not None and any(insert_counts)):
+            raise GloamError(
+                f"{arch} has no residual stages to keep apart or to insert blocks into. Set the number of blocks to 0, "
+                "or choose a ResNet."
+            )
+        return RegisteredBackbone(arch, create, streams=streams, image_size=image_size, last_stride=last_stride)
     if insert is not None and any(insert_counts[:independent_stages]):
         raise GloamError(
             f"With {independent_stages} residual stages of each stream's own there is no shared stage "
             f"{next(n for n, count in enumerate(insert_counts, start=1) if count)} to insert a block into. "
             "Lower independent_stages or switch the inserted block off."
         )
-    network = ResNet(arch.removesuffix(_IBN_SUFFIX), last_stride=last_stride, ibn=arch.endswith(_IBN_SUFFIX))
+    network = ResNet(name, last_stride=last_stride, ibn=arch.endswith(_IBN_SUFFIX))
     inserts: list[list[nn.Module]] = []
     if insert is not None:
         for stage, channels, count in zip(network.stages, network.stage_channels, insert_counts, strict=True):

@@ -146,9 +146,10 @@ class RegisteredBackbone(SingleNetworkBackbone):
     """
 
     def __init__(self, name: str, create: Callable[..., nn.Module], *, streams: int, **options: Any) -> None:
-        accepted = inspect.signature(create).parameters
         options["streams"] = streams
-        network: Any = create(**{key: value for key, value in options.items() if key in accepted})
+        accepted = inspect.signature(create).parameters
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        network: Any = create(**{key: value for key, value in options.items() if takes_all or key in accepted})
         if not isinstance(network, nn.Module):
             raise GloamError(f"Backbone {name!r} built {type(network).__name__}, which is no torch.nn.Module.")
         channels = getattr(network, "out_channels", None)
@@ -165,6 +166,7 @@ class RegisteredBackbone(SingleNetworkBackbone):
             out_channels=channels,
             first_layer=None if routes_itself else first,
         )
+        self.streams = streams
         self._routes_itself = routes_itself
 
     def imagenet_state(self) -> dict[str, Tensor]:
