@@ -28,7 +28,7 @@ GROUPS = {
     "gloam.losses": "gloam.losses.registry",
     "gloam.optimizers": "gloam.training.optimizers",
     "gloam.schedules": "gloam.training.schedule",
-    "gloam.loggers": "gloam.training.logs",
+    "gloam.loggers": "gloam.training.loggers",
 }
 VARIABLE = "GLOAM_PLUGINS"
 

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from gloam import __version__
+from gloam import __version__, plugins
 from gloam.cli import data, runs, start, train
 from gloam.errors import GloamError, did_you_mean
 
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # a wrong flag's message ends with its cause
+    plugins.search_working_directory()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         return _dispatch(words)
@@ -72,17 +73,38 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise GloamError(f"There is no command {name!r}. {did_you_mean(name, COMMANDS)}")
     command, rest = COMMANDS[name], words[len(name.split()) :]
+    rest, modules = _take_plugins(rest)
+    plugins.import_plugins(modules, "--plugins", required=True)
     if command is train.train:
-        train.train(rest)
+        train.train(rest, modules)
         return 0
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
     return int(tyro.cli(command, prog=f"gloam {name}", args=rest, description=description, config=style) or 0)
 
 
+def _take_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take ``--plugins MODULE[,MODULE...]`` out of the words: every command has it, and needs it before all others."""
+    rest: list[str] = []
+    taken: list[str] = []
+    queue = list(words)
+    while queue:
+        flag, has_value, value = (word := queue.pop(0)).partition("=")
+        if flag != "--plugins":
+            rest.append(word)
+            continue
+        if not has_value:
+            value = queue.pop(0) if queue and not queue[0].startswith("-") else ""
+        if not (names := plugins.parse_names(value)):
+            raise GloamError("--plugins needs the names of modules: --plugins my_package.my_module,my_other_module")
+        taken += names
+    return rest, taken
+
+
 def _overview(commands: dict[str, Callable[..., Any]]) -> str:
     width = max(len(name) for name in commands)
     lines = [TITLE, "", "usage: gloam COMMAND [ARGUMENTS]", "", "commands:"]
     lines += [f"  {name:<{width}}  {(function.__doc__ or '').splitlines()[0]}" for name, function in commands.items()]
-    lines += ["", "gloam COMMAND --help shows the flags and an example that works; gloam --version the version.", ""]
+    lines += ["", "gloam COMMAND --help shows the flags and an example that works; gloam --version the version."]
+    lines += ["--plugins MODULE[,MODULE] lets a command import modules of your own first (docs/extend.md).", ""]
     return "\n".join(lines)

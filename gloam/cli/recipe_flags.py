@@ -13,12 +13,14 @@ from typing import Any
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from gloam.cli.option_words import split_option_words, with_options
 from gloam.errors import GloamError
 from gloam.methods import get_method
 from gloam.methods.contract import create_options
 from gloam.recipes.recipe import Recipe, validate
 
 _LISTS = ("milestones", "betas", "protocols")  # keys whose value is a list even where the command line gives one word
+_OPEN_SECTIONS = ("optimizer", "schedule")
 
 
 class RunFlags(BaseModel):
@@ -54,6 +56,7 @@ def parse_overrides(recipe: Recipe, words: Sequence[str], *, program: str = "glo
         for stage, changes in recipe.stages.items()
     }
     words, stage_words = _split_stage_words(words, stages)
+    words, option_words = split_option_words(words)
     values = tyro.cli(
         model,
         prog=program,
@@ -67,6 +70,11 @@ def parse_overrides(recipe: Recipe, words: Sequence[str], *, program: str = "glo
     content["stages"] = _apply_stage_words(recipe.stages, stage_words)
     content["expected"] = [e.model_dump(mode="json") for e in recipe.expected]
     content["description"] = recipe.description
+    content["plugins"] = recipe.plugins
+    content["logger_options"] = recipe.logger_options
+    for section in _OPEN_SECTIONS:
+        content[section]["options"] = getattr(recipe, section).options
+    content = with_options(content, option_words)
     flags = RunFlags(**{name: getattr(values, name) for name in RunFlags.model_fields})
     return validate(content, program), flags
 
@@ -82,7 +90,11 @@ def _flags_model(recipe: Recipe) -> type[BaseModel]:
     }
     for section in ("augment", "sampler", "optimizer", "schedule", "train", "evaluation"):
         value = getattr(recipe, section)
+        if section in _OPEN_SECTIONS:
+            value = value.model_copy(update={"options": {}})  # see option_words.py
         fields[section] = (type(value), value)
+    text = Recipe.model_fields["loggers"].description
+    fields["loggers"] = (tuple[str, ...], Field(recipe.loggers, description=text))
     return create_model("TrainFlags", __base__=RunFlags, **fields)
 
 

@@ -23,6 +23,7 @@ Example:
   --stop-after N     stop with a checkpoint after N epochs of this call
   --quiet            no progress bars
   --dry-run          print the resolved recipe and stop
+  --plugins MODULE[,MODULE]  import modules of your own first; the saved recipe keeps them
 
 gloam train RECIPE --help lists every flag of a recipe. Recipes:
 """
@@ -42,12 +43,17 @@ def recipes(pattern: str = "*", /) -> None:
     Console().print(recipe_table(pattern))
 
 
-def train(arguments: Sequence[str]) -> None:
+def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     """Train a recipe, with any of its flags changed, and score the result.
+
+    Args:
+        arguments: the recipe's name and its flags.
+        modules: plugins that ``--plugins`` names, already imported.
 
     Raises:
         GloamError: no recipe, or a bad one.
     """
+    from gloam import plugins
     from gloam.recipes.recipe import list_recipes, load_recipe
 
     words = list(arguments)
@@ -55,11 +61,17 @@ def train(arguments: Sequence[str]) -> None:
         sys.stdout.write(USAGE + "".join(f"  {name}\n" for name in list_recipes()))
         return
     from gloam.cli.recipe_flags import parse_overrides
+    from gloam.training.named_parts import check_named_parts
 
     name = None if words[0].startswith("-") else words.pop(0)
     if name is None:
         name = _resumed_run(words)
-    recipe, flags = parse_overrides(load_recipe(name), words, program=f"gloam train {name}")
+    recipe = load_recipe(name)
+    # What the run needs is saved with it, whoever named it.
+    wanted = dict.fromkeys([*recipe.plugins, *plugins.import_from_environment(), *modules])
+    recipe = recipe.model_copy(update={"plugins": tuple(wanted)})
+    recipe, flags = parse_overrides(recipe, words, program=f"gloam train {name}")
+    check_named_parts(recipe)
     if flags.dry_run:
         import yaml
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gloam import plugins
 from gloam.atomic import write_text
 from gloam.augmentation.config import AugmentConfig
 from gloam.batches.clips import FixedFrames, FrameChoice
@@ -98,6 +99,7 @@ class Recipe(_Section):
     """Everything a run needs. ``method`` holds ``name`` and the method's own flags."""
 
     description: str = Field("", description="one line")
+    plugins: tuple[str, ...] = Field((), description="modules of your own that register parts; imported first")
     data: DataConfig
     method: dict[str, Any] = Field(description="name and flags of the method")
     weights: str = Field("imagenet", description="imagenet, none, or a file or run to start from")
@@ -107,6 +109,8 @@ class Recipe(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    loggers: tuple[str, ...] = Field((), description="beside csv and tensorboard: wandb, mlflow or a registered name")
+    logger_options: dict[str, dict[str, Any]] = Field({}, description="logger -> its options, e.g. wandb: project")
     stages: dict[str, dict[str, Any]] = Field({}, description="stage name -> what differs from the top level")
     expected: tuple[Expected, ...] = ()
 
@@ -132,7 +136,7 @@ class Recipe(_Section):
         if not self.stages:
             return {"train": Recipe(**top)}
         for name, changes in self.stages.items():
-            for key in ("stages", "data", "expected"):
+            for key in ("stages", "data", "expected", "plugins", "loggers", "logger_options"):
                 if key in changes:
                     raise GloamError(
                         f"Stage {name!r} cannot have its own {key!r}: all stages share the top level's. "
@@ -171,11 +175,13 @@ class Recipe(_Section):
 
 
 def validate(content: dict[str, Any], origin: str) -> Recipe:
-    """Check a recipe's content.
+    """Check a recipe's content. Its plugins are imported first, because they register the names that it uses.
 
     Raises:
         GloamError: an unknown key (the nearest known one is named) or a bad value, with the place.
     """
+    if isinstance(names := content.get("plugins"), list | tuple):
+        plugins.import_plugins([str(name) for name in names], origin)
     try:
         return Recipe(**content)
     except ValidationError as error:
