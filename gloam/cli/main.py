@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    words, modules = _take_plugins(words)
     if not words or words[0] in ("-h", "--help", "help"):
         sys.stdout.write(_overview(COMMANDS))
         return 0
@@ -73,7 +74,6 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise GloamError(f"There is no command {name!r}. {did_you_mean(name, COMMANDS)}")
     command, rest = COMMANDS[name], words[len(name.split()) :]
-    rest, modules = _take_plugins(rest)
     plugins.import_plugins(modules, "--plugins", required=True)
     if command is train.train:
         train.train(rest, modules)
