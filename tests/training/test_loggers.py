@@ -227,6 +227,7 @@ def test_wandb_writes_offline_below_the_run_folder(tmp_path: Path) -> None:
         assert len(list(run.glob(f"wandb/offline-run-*-{ids[-1]}/run-{ids[-1]}.wandb"))) == 1
     assert ids[0] != ids[1]
     assert _write(tmp_path / "one", "wandb", {}, range(2, 3)) == ids[0]
+    wandb.teardown()  # its own process writes
     # Records of a wandb file are uncompressed; names and numbers stand in it as text.
     before, after = (file.read_bytes() for file in sorted(tmp_path.glob("one/wandb/offline-run-*/*.wandb")))
     assert before.count(b"train/loss") >= 2
