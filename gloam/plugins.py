@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -24,6 +24,7 @@ from gloam.errors import GloamError
 GROUPS = {
     "gloam.methods": "gloam.methods",
     "gloam.datasets": "gloam.datasets",
+    "gloam.samplers": "gloam.sampling.base",
     "gloam.backbones": "gloam.models.backbone",
     "gloam.losses": "gloam.losses.registry",
     "gloam.optimizers": "gloam.training.optimizers",
@@ -82,6 +83,17 @@ def import_plugins(names: Iterable[str], source: str, *, required: bool = False)
             _import(name, source, quiet=required)
         if required and (failure := _known[name].failure) is not None:
             raise GloamError(f"Plugin {name} could not be imported: {failure}.")
+
+
+def import_named(content: Mapping[str, object], source: str) -> None:
+    """Import what a recipe's content names under ``plugins``, before any other name in it is looked up.
+
+    A module that cannot be imported is only warned of: a run may be evaluated where its logger is not installed. What
+    is no list of names is left to the recipe's validation.
+    """
+    names = content.get("plugins")
+    if isinstance(names, list | tuple):
+        import_plugins([name for name in names if isinstance(name, str)], source)
 
 
 def import_from_environment() -> tuple[str, ...]:

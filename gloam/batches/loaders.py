@@ -19,6 +19,7 @@ from gloam.datasets.records import Record
 from gloam.errors import GloamError
 from gloam.pixels.store import PixelStore, cores
 from gloam.sampling.base import BatchSampler
+from gloam.seeds import Purpose, mix_seed
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class RecordBatches(Dataset[Batch]):
         store: images.
         frames: clip length T, or None for single images.
         frame_choice: which frames of a tracklet.
-        seed: seed of random frame choices.
+        seed: run seed, for random frame choices.
+        rank: number of this process: processes choose frames independently.
 
     Raises:
         GloamError: tracklets without a clip length, or a store that does not fit the records.
@@ -108,6 +110,7 @@ class RecordBatches(Dataset[Batch]):
         frames: int | None = None,
         frame_choice: FrameChoice = "evenly",
         seed: int = 0,
+        rank: int = 0,
     ) -> None:
         # Arrays, not records: what a worker process holds stays small and is shared after a fork.
         self._lengths = np.fromiter((len(r.paths) for r in records), np.int64, len(records))
@@ -118,7 +121,7 @@ class RecordBatches(Dataset[Batch]):
         self._store = store
         self._frames = frames
         self._frame_choice = frame_choice
-        self._seed = seed
+        self._seed, self._rank = seed, rank
         if len(self._pids) != len(records):
             raise ValueError(f"{len(self._pids)} labels for {len(records)} records")
         if (total := int(self._lengths.sum())) != len(store):
@@ -148,7 +151,7 @@ class RecordBatches(Dataset[Batch]):
     def _read(self, batch: NumberedBatch, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         if self._frames is None:
             return self._store.read(self._starts[rows])
-        generator = np.random.default_rng([self._seed, batch.epoch, batch.number])
+        generator = np.random.default_rng(mix_seed(self._seed, Purpose.CLIPS, self._rank, batch.epoch, batch.number))
         clips = [
             self._starts[i] + choose_frames(int(self._lengths[i]), self._frames, self._frame_choice, generator)
             for i in rows.tolist()
@@ -188,7 +191,7 @@ def train_loader(
         rank: number of this process: processes choose frames independently.
         prefetch: batches that each worker reads ahead.
     """
-    data = RecordBatches(records, labels, store, frames=frames, frame_choice=frame_choice, seed=seed * 65537 + rank)
+    data = RecordBatches(records, labels, store, frames=frames, frame_choice=frame_choice, seed=seed, rank=rank)
     return _loader(data, NumberedBatches(sampler), workers, prefetch, persistent=True)
 
 

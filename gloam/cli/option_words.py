@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from gloam.errors import GloamError
+from gloam.recipes.reading import parse_yaml
 
 # Where a recipe has options without a model -> number of words that follow: option, or logger and option.
 _OPEN = {"optimizer.options": 1, "schedule.options": 1, "logger_options": 2}
@@ -52,28 +51,24 @@ def split_option_words(words: Sequence[str]) -> tuple[list[str], dict[Path, Any]
             raise GloamError(
                 f"{word} needs {'a logger, ' if _OPEN[place] == 2 else ''}an option and a value: {example}"
             )
-        read = [_read(value) for value in values]
+        read = [_read(value, flag) for value in values]
         taken[(*place.split("."), *keys)] = read[0] if len(read) == 1 else read
     return rest, taken
 
 
-def with_options(content: Mapping[str, Any], taken: Mapping[Path, Any]) -> dict[str, Any]:
-    """A recipe's content with the values of :func:`split_option_words` put in their places."""
-    changed = dict(content)
-    for (first, *keys), value in taken.items():
-        place = changed[first] = dict(changed[first])
-        for key in keys[:-1]:
-            place[key] = dict(place.get(key) or {})
-            place = place[key]
-        place[keys[-1]] = value
-    return changed
+def as_changes(taken: Mapping[Path, Any]) -> dict[str, Any]:
+    """The values of :func:`split_option_words` as nested keys, to be laid over a recipe."""
+    changes: dict[str, Any] = {}
+    for (*keys, last), value in taken.items():
+        place = changes
+        for key in keys:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return changes
 
 
-def _read(value: str) -> Any:
-    try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise GloamError(f"{value!r} is no value: {str(error).splitlines()[0]}.") from error
+def _read(value: str, flag: str) -> Any:
+    read = parse_yaml(value, flag)
     if isinstance(read, str):
         # YAML 1.1 takes 1e-4 for text.
         try:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
-from gloam.errors import GloamError
+from gloam.errors import GloamError, did_you_mean
 
 USAGE = """usage: gloam train RECIPE [--data.root DIR] [--output DIR] [--SECTION.KEY VALUE ...]
        gloam train --resume RUN
@@ -38,9 +39,7 @@ def recipes(pattern: str = "*", /) -> None:
     Args:
         pattern: shell wildcard over <dataset>/<method>.
     """
-    from gloam.recipes.recipe import recipe_table
-
-    Console().print(recipe_table(pattern))
+    Console().print(_recipe_table(pattern))
 
 
 def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
@@ -61,7 +60,6 @@ def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
         sys.stdout.write(USAGE + "".join(f"  {name}\n" for name in list_recipes()))
         return
     from gloam.cli.recipe_flags import parse_overrides
-    from gloam.training.named_parts import check_named_parts
 
     name = None if words[0].startswith("-") else words.pop(0)
     if name is None:
@@ -71,11 +69,13 @@ def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     wanted = dict.fromkeys([*recipe.plugins, *plugins.import_from_environment(), *modules])
     recipe = recipe.model_copy(update={"plugins": tuple(wanted)})
     recipe, flags = parse_overrides(recipe, words, program=f"gloam train {name}")
-    check_named_parts(recipe)
     if flags.dry_run:
-        import yaml
+        from gloam.recipes.recipe import resolve
+        from gloam.training.named_parts import check_named_parts
 
-        Console().print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False, highlight=False)
+        plan = resolve(recipe)
+        check_named_parts(plan)
+        sys.stdout.write(plan.recipe.to_yaml())
         return
     from gloam.training import run
 
@@ -94,5 +94,27 @@ def _resumed_run(words: Sequence[str]) -> str:
     for position, word in enumerate(words):
         run = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
         if word.partition("=")[0] == "--resume" and run:
-            return str(Path(run).parent.parent) if Path(run).is_file() else run
+            path = Path(run)
+            if not path.exists():
+                raise GloamError(f"There is no run {run}: --resume takes the folder of a run.")
+            return str(path.parent.parent) if path.is_file() else run
     raise GloamError("Which recipe? gloam train RECIPE ..., or gloam train --resume RUN. gloam recipes lists them.")
+
+
+def _recipe_table(pattern: str) -> Table:
+    """Recipes with their descriptions and published scores."""
+    from gloam.recipes.recipe import list_recipes, load_recipe
+
+    names = list_recipes(pattern)
+    if not names:
+        raise GloamError(f"No recipe matches {pattern!r}. {did_you_mean(pattern, list_recipes())}")
+    table = Table("recipe", "what", "published rank-1 / mAP", title="recipes", title_justify="left")
+    for name in names:
+        recipe = load_recipe(name)
+        scores = [f"{e.protocol.split('/')[-1]}: {_score(e.rank1)} / {_score(e.mAP)}" for e in recipe.expected]
+        table.add_row(name, recipe.description, "\n".join(scores) or "none published")
+    return table
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -19,7 +19,7 @@ from gloam.errors import GloamError
 from gloam.losses.consistency import soft_cross_entropy, softened_divergence
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
+from gloam.methods.contract import LabelSmoothing, Method, Pooling, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
@@ -28,13 +28,11 @@ from gloam.models.pooling import create_pooling
 from gloam.precision import at_least_float32
 
 
-class AGWOptions(MethodOptions):
+class AGWOptions(TripletOptions):
     """Flags of AGW and CAJ; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
-    last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
-    pooling: Literal["gem", "gem_learnable", "avg", "max"] = Field("gem", description="pooling; released: gem, p = 3")
+    pooling: Pooling = "gem"  # released: p = 3, not learned
+    label_smoothing: LabelSmoothing = 0.0
     nonlocal_blocks: tuple[int, int, int, int] = Field(
         (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
     )
@@ -45,7 +43,6 @@ class AGWOptions(MethodOptions):
     wrt: Literal["reference", "exact"] = Field(
         "reference", description="weights as released, or the exact softmax (needed from random weights)"
     )
-    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
     alpha: float = Field(1.0, gt=0, description="adp: factor inside the weights [--alpha]")
     gamma: float = Field(1.0, gt=0, description="adp: factor on the gap [--gamma]")
     square: bool = Field(True, description="adp: squared gap [--square]")
@@ -55,7 +52,6 @@ class AGWOptions(MethodOptions):
         "view 0 and infrared from view 1 [--S]",
     )
     kl: float = Field(0.0, ge=0, description="weight of the consistency loss [--kl]")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the identity loss")
 
     @field_validator("triplet")
     @classmethod

@@ -20,7 +20,7 @@ from gloam.datasets.records import Modality
 from gloam.errors import GloamError
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
+from gloam.methods.contract import Method, Pooling, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.channel_similarity import ChannelSimilarity, similarity_gap
 from gloam.models.embedding import Embedded, EmbeddingNet
@@ -31,18 +31,15 @@ from gloam.models.two_stream import TwoStreamBackbone
 from gloam.precision import at_least_float32
 
 
-class CGRNetOptions(MethodOptions):
+class CGRNetOptions(TripletOptions):
     """Flags of CGRNet; published names in brackets (the release has none for its modules and weights)."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny [--arch, ignored there]")
-    streams: Literal[1, 2] = Field(2, description="1: all layers shared; 2: own stems and first stages")
+    pooling: Pooling = "avg"
     independent_stages: Literal[0, 1, 2] = Field(
         1,
         description="residual stages of each stream's own; released: 1. The similarity module follows them; "
         "2 leaves no stage for the graph",
     )
-    last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
     similarity: bool = Field(True, description="channel similarity after the streams' own layers")
     similarity_loss_weight: float = Field(
         10.0, ge=0, description="weight of the difference between the modalities' channel similarities"
@@ -54,7 +51,6 @@ class CGRNetOptions(MethodOptions):
     graph_fusion: Literal["sum", "residual"] = Field(
         "sum", description="sum: 3 x + mean + messages (released); residual: x + messages"
     )
-    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
     triplet_weight: float = Field(2.0, ge=0, description="weight of the hard triplet")
 
 

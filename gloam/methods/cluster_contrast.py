@@ -18,20 +18,15 @@ from gloam.clustering.infomap_clusters import cluster_by_infomap
 from gloam.clustering.pseudo_labels import check_clusters, cluster
 from gloam.losses.cluster_nce import cluster_nce
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import ClusterOptions, EpochContext, Method, Pooling
 from gloam.models.memory import ClusterMemory
 from gloam.models.unit_embedding import UnitEmbedding
 
 
-class ClusterContrastOptions(MethodOptions):
+class ClusterContrastOptions(ClusterOptions):
     """Flags of Cluster Contrast; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet50, resnet50_ibn_a, tiny, timm:<name> [-a]")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field(
-        "gem_learnable", description="pooling of the last map; published: learnable exponent [--pooling-type gem]"
-    )
-    width: int = Field(0, ge=0, description="width of a linear layer before the neck; 0: none [--features]")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the unit vector [--dropout]")
+    pooling: Pooling = "gem_learnable"  # --pooling-type gem
     clustering: Literal["dbscan", "infomap"] = Field(
         "dbscan", description="dbscan on the Jaccard distance, or infomap on the neighbour graph (extra: infomap)"
     )
@@ -42,9 +37,6 @@ class ClusterContrastOptions(MethodOptions):
         4, ge=1, description="dbscan: neighbours of a core point; infomap: modules of at most this size are outliers"
     )
     k1: int = Field(30, ge=1, description="neighbours, itself included (infomap: 15) [--k1]")
-    k2: int = Field(6, ge=1, description="neighbours averaged by query expansion [--k2]")
-    temperature: float = Field(0.05, gt=0, description="tau of the loss [--temp]")
-    momentum: float = Field(0.1, ge=0, lt=1, description="weight of the old memory row [--momentum]")
     memory_update: Literal["mean", "hard"] = Field(
         "mean", description="every sample in order, or the least similar of each cluster [--use-hard]"
     )

@@ -3,24 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from gloam.batches.batch import Batch
+from gloam.options import Options
+
+_LARGEST = 1_000_000
 
 
-class MethodOptions(BaseModel):
-    """Flags of one method. Unknown names are errors; a field's description is its ``--help`` text."""
+class MethodOptions(Options):
+    """Flags of one method. Unknown names are errors; a field's description is its ``--help`` text.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    A number without an upper bound of its own ends at a million.
+    """
 
     @property
     def label_spaces(self) -> Literal["one", "two", "either"]:
         """``one``: a label means the same person in both modalities; ``two``: each modality is numbered for itself."""
         return "one"
+
+    @model_validator(mode="after")
+    def _numbers_end(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            bounded = any(hasattr(limit, "le") or hasattr(limit, "lt") for limit in field.metadata)
+            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
+            if not bounded and any(abs(number) > _LARGEST for number in numbers):
+                raise ValueError(f"{name} lies beyond {_LARGEST:,}")
+        return self
+
+
+# Fields that methods share; a method may give another default.
+LastStride = Annotated[Literal[1, 2], Field(description="stride of the last stage")]
+Pooling = Annotated[Literal["avg", "max", "gem", "gem_learnable"], Field(description="pooling of the last map")]
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1, description="label smoothing of the identity loss")]
+MemoryMomentum = Annotated[float, Field(ge=0, lt=1, description="weight of the old memory row [--momentum]")]
+
+
+class BackboneOptions(MethodOptions):
+    """Options of every method with a backbone."""
+
+    arch: str = Field(
+        "resnet50",
+        min_length=1,
+        max_length=200,
+        description="backbone: resnet18/34/50/101/152, ..._ibn_a, small, tiny, timm:<name> [--arch, -a]",
+    )
+
+
+class StemOptions(BackboneOptions):
+    """Options of methods whose backbone may have a stem for each modality."""
+
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each [--stream]")
+
+
+class TripletOptions(StemOptions):
+    """Options of the supervised methods around the hard triplet."""
+
+    last_stride: LastStride = 1
+    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
+
+
+class ClusterOptions(BackboneOptions):
+    """Options of the methods that learn from clusters: the head, the clustering and the memory."""
+
+    pooling: Pooling = "avg"
+    width: int = Field(0, ge=0, description="width of a linear layer before the neck; 0: none [--features]")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the unit vector [--dropout]")
+    eps: float = Field(0.6, gt=0, lt=1, description="largest Jaccard distance of neighbours [--eps]")
+    min_samples: int = Field(4, ge=1, description="neighbours of a core point, itself included")
+    k1: int = Field(30, ge=1, description="neighbours, itself included [--k1]")
+    k2: int = Field(6, ge=1, description="neighbours averaged by query expansion [--k2]")
+    temperature: float = Field(0.05, gt=0, description="tau of the contrast with the memory [--temp]")
+    momentum: MemoryMomentum = 0.1
 
 
 class Plateau(NamedTuple):
@@ -188,5 +247,8 @@ def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOpti
     try:
         return cls.Options(**values)
     except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        reasons = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
+            for e in error.errors()
+        )
         raise GloamError(f"Bad options for {cls.__name__}: {reasons}.") from error

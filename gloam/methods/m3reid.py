@@ -17,7 +17,7 @@ from gloam.batches.batch import Batch
 from gloam.errors import GloamError
 from gloam.losses.multi_modality import multi_modality_alignment, separation_loss
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
+from gloam.methods.contract import BackboneOptions, LastStride, Method
 from gloam.models.backbone import create_backbone
 from gloam.models.multi_view_attention import MultiViewAttention
 from gloam.models.video_nonlocal import SpatioTemporalNonLocal, over_clips
@@ -32,11 +32,10 @@ _PUBLISHED = {
 }
 
 
-class M3ReIDOptions(MethodOptions):
+class M3ReIDOptions(BackboneOptions):
     """Flags of M3-ReID; the release hard-codes most of them."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, tiny, timm:<name>")
-    last_stride: Literal[1, 2] = Field(2, description="stride of the last stage; the release keeps 2")
+    last_stride: LastStride = 2  # the release keeps that of ImageNet networks
     heads: int = Field(2, ge=1, description="attention masks per view")
     pooling: Literal["gem", "avg"] = Field("gem", description="pooling of a frame under a mask")
     nonlocal_blocks: tuple[int, int, int, int] = Field((0, 2, 3, 0), description="non-local blocks per ResNet stage")

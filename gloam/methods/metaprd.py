@@ -30,7 +30,7 @@ from gloam.losses.pair_distillation import (
     positives_or_cluster,
 )
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import ClusterOptions, EpochContext, Method
 from gloam.models.memory import ClusterMemory, InstanceMemory, gather_rows, resize_buffers
 from gloam.models.pair_graph import PairGraphNetwork
 from gloam.models.unit_embedding import UnitEmbedding
@@ -40,23 +40,12 @@ META_STAGE, GCN_STAGE = "gcn_meta", "gcn"
 META_IMAGES = 5  # labels of stage gcn_meta; the sampler draws the views
 
 
-class MetaPRDOptions(MethodOptions):
+class MetaPRDOptions(ClusterOptions):
     """Flags of MetaPRD; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet50, resnet50_ibn_a, tiny, timm:<name> [-a]")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field(
-        "avg", description="pooling of the last map [--pooling-type]"
-    )
-    width: int = Field(0, ge=0, description="width of a linear layer before the neck; 0: none [--features]")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the unit vector [--dropout]")
     eps: float = Field(
         0.4, gt=0, lt=1, description="largest Jaccard distance; Market 0.4, Duke 0.6, MSMT17 0.7 [--eps]"
     )
-    min_samples: int = Field(4, ge=1, description="neighbours of a core point, itself included")
-    k1: int = Field(30, ge=1, description="neighbours, itself included [--k1]")
-    k2: int = Field(6, ge=1, description="neighbours averaged by query expansion [--k2]")
-    temperature: float = Field(0.05, gt=0, description="tau of the contrast with the memory [--temp]")
-    momentum: float = Field(0.1, ge=0, lt=1, description="weight of the old memory row [--momentum]")
     memory_update: Literal["mean", "hard"] = Field("hard", description="the release always uses hard")
     hsd: bool = Field(True, description="hard sample deduction; off: ClusterNCE")
     hsd_alpha: float = Field(0.2, ge=0, le=1, description="weight of a hard positive in a prototype")

@@ -7,7 +7,7 @@ details are confirmed and which are this project's reading.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -29,7 +29,7 @@ from gloam.losses.permutation import (
     uniform_permutation_loss,
 )
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions, Plateau
+from gloam.methods.contract import EpochContext, Method, Plateau, StemOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.models.weights import to_reference_names
@@ -37,11 +37,9 @@ from gloam.models.weights import to_reference_names
 _SCORED = 2000  # training images of each modality whose orders are scored (mmgl.md 2.9)
 
 
-class MMGLOptions(MethodOptions):
+class MMGLOptions(StemOptions):
     """Flags of MMGL; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, tiny, timm:<name>")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each [--stream]")
     num_stripes: int = Field(
         6, ge=2, description="horizontal stripes; the image height must be a multiple [--num_stripe]"
     )

@@ -25,7 +25,7 @@ from gloam.losses.part_distillation import (
     part_modality_loss,
 )
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import BackboneOptions, EpochContext, Method
 from gloam.models.backbone import create_backbone
 from gloam.models.isg_dm import IdPool, IsgVariant, MultiPartISGDM, split_stripes
 from gloam.models.modality_discriminator import PartDiscriminators
@@ -35,10 +35,9 @@ from gloam.models.part_memory import PartMemory, propagate
 _ADVERSARIAL_FROM = 5  # epoch from which the features follow the reversed gradient of the discriminators
 
 
-class PFMGCDOptions(MethodOptions):
+class PFMGCDOptions(BackboneOptions):
     """Flags of PF-MGCD; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone [--backbone]")
     relabel: bool = Field(True, description="weak: ids are numbered per modality; off: one label space [--relabel]")
     num_parts: int = Field(6, ge=1, description="horizontal stripes [--num-parts]")
     feature_dim: int = Field(256, ge=1, description="width of identity and modality features [--feature-dim]")

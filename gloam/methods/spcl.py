@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -19,25 +19,16 @@ from gloam.clustering.reliability import self_paced_labels
 from gloam.errors import GloamError
 from gloam.losses.cluster_nce import hybrid_memory_loss
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import ClusterOptions, EpochContext, MemoryMomentum, Method
 from gloam.models.memory import InstanceMemory, resize_buffers
 from gloam.models.unit_embedding import UnitEmbedding
 
 
-class SpCLOptions(MethodOptions):
+class SpCLOptions(ClusterOptions):
     """Flags of SpCL; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet50, resnet50_ibn_a, tiny, timm:<name> [-a]")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
-    width: int = Field(0, ge=0, description="width of a linear layer before the neck; 0: none [--features]")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the unit vector [--dropout]")
-    eps: float = Field(0.6, gt=0, lt=1, description="largest Jaccard distance of neighbours [--eps]")
+    momentum: MemoryMomentum = 0.2
     eps_gap: float = Field(0.02, ge=0, lt=1, description="tighter and looser clusters: eps -+ gap [--eps-gap]")
-    min_samples: int = Field(4, ge=1, description="neighbours of a core point, itself included")
-    k1: int = Field(30, ge=1, description="neighbours, itself included [--k1]")
-    k2: int = Field(6, ge=1, description="neighbours averaged by query expansion [--k2]")
-    temperature: float = Field(0.05, gt=0, description="tau of the loss [--temp]")
-    momentum: float = Field(0.2, ge=0, lt=1, description="weight of the old memory row [--momentum]")
 
 
 @register("spcl")

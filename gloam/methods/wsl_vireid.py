@@ -22,7 +22,7 @@ from gloam.datasets.records import Modality
 from gloam.losses.collaborative_consistency import expert_agreement, prediction_entropy, weak_identity_loss
 from gloam.losses.triplet import weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import BackboneOptions, EpochContext, Method
 from gloam.models.backbone import create_backbone
 from gloam.models.consensus_propagation import consensus_share, propagate_consensus
 from gloam.models.neck import Classifier
@@ -30,10 +30,9 @@ from gloam.models.pooling import GeM
 from gloam.precision import at_least_float32
 
 
-class WSLVIReIDOptions(MethodOptions):
+class WSLVIReIDOptions(BackboneOptions):
     """Flags of WSL-VIReID; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone; timm:resnet50_clip for the CLIP image tower [--arch]")
     supervision: Literal["weak", "baseline", "supervised"] = Field(
         "weak", description="weak: the method; baseline: phase-1 loss throughout; supervised: upper bound [--debug]"
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gloam.clustering.correspondence import correspondence_quality
 from gloam.methods.contract import Method
+from gloam.seeds import mix_seed
 
 
 class TrainingContext:
@@ -81,14 +82,6 @@ class TrainingContext:
         """See ``EpochContext.report_correspondence``."""
         for key, value in self._score_pairs(visible, infrared).items():
             self.log(f"{name}_{key}", value)
-
-
-def mix_seed(seed: int, stage: str, *numbers: int) -> int:
-    """A 63-bit seed that differs for every (seed, stage, numbers) and is the same on every machine."""
-    import hashlib
-
-    digest = hashlib.sha256(f"{seed}|{stage}|{'|'.join(map(str, numbers))}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def pseudo_label_quality(labels: Tensor, truth: Tensor) -> dict[str, float]:

@@ -10,17 +10,17 @@ from gloam.training.optimizers import check_optimizer
 from gloam.training.schedule import check_schedule
 
 if TYPE_CHECKING:
-    from gloam.recipes.recipe import Recipe
+    from gloam.recipes.recipe import ResolvedRecipe
 
 
-def check_named_parts(recipe: Recipe) -> None:
+def check_named_parts(plan: ResolvedRecipe) -> None:
     """Plugins, loggers, and the optimiser and schedule of every stage.
 
     Raises:
         GloamError: a plugin that cannot be imported, an unknown name, or options that a part refuses.
     """
-    plugins.import_plugins(recipe.plugins, "recipe", required=True)
-    check_loggers(recipe.loggers, recipe.logger_options)
-    for stage in recipe.resolved_stages().values():
-        check_optimizer(stage.optimizer)
-        check_schedule(stage.schedule, stage.train.epochs)
+    plugins.import_plugins(plan.recipe.plugins, "recipe", required=True)
+    check_loggers(plan.recipe.loggers, plan.recipe.logger_options)
+    for stage in plan.stages.values():
+        check_optimizer(stage.recipe.optimizer)
+        check_schedule(stage.recipe.schedule, stage.recipe.train.epochs)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from gloam.errors import GloamError, did_you_mean
+from gloam.recipes.sections import OptimizerConfig
 from gloam.registry import Registry
 
 Groups = list[dict[str, Any]]
@@ -30,23 +30,6 @@ registry: Registry[Callable[..., torch.optim.Optimizer]] = Registry(
 register = registry.register
 
 
-class OptimizerConfig(BaseModel):
-    """The ``optimizer`` section of a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["sgd", "adam", "adamw"] | str = Field(
-        "sgd", description="adam couples weight decay as L2, adamw does not; timm:<name> or a registered name"
-    )
-    lr: float = Field(0.1, gt=0, description="base learning rate; a method's groups scale it")
-    momentum: float = Field(0.9, ge=0, description="sgd only")
-    nesterov: bool = Field(True, description="sgd only")
-    weight_decay: float = Field(5e-4, ge=0, description="on every parameter, norms and biases too")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="adam, adamw")
-    eps: float = Field(1e-8, gt=0, description="adam, adamw")
-    options: dict[str, Any] = Field({}, description="what a timm or registered optimiser takes beside these")
-
-
 def create_optimizer(config: OptimizerConfig, groups: Groups) -> torch.optim.Optimizer:
     """Build the optimiser over a method's parameter groups; each group remembers its base rate for the schedule.
 
@@ -58,7 +41,6 @@ def create_optimizer(config: OptimizerConfig, groups: Groups) -> torch.optim.Opt
         GloamError: no such optimiser, options that it lacks or refuses, or one that does not keep the groups.
     """
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
-    _refuse_idle(config)
     if config.name == "sgd":
         return torch.optim.SGD(
             groups,
@@ -123,23 +105,6 @@ def _timm_factory(name: str, options: dict[str, Any]) -> Callable[..., torch.opt
         return optimizer
 
     return create
-
-
-def _refuse_idle(config: OptimizerConfig) -> None:
-    """Flags that would do nothing are errors."""
-    if config.name in _PUBLISHED:
-        if config.options:
-            raise GloamError(
-                f"optimizer.options is for timm's and registered optimisers; {config.name} has flags of its own "
-                "(momentum, nesterov, betas, eps)."
-            )
-        return
-    for key in ("momentum", "nesterov", "betas", "eps"):
-        if getattr(config, key) != type(config).model_fields[key].default:
-            raise GloamError(
-                f"optimizer.{key} is for {', '.join(_PUBLISHED)} only. Give {config.name} its values in "
-                "optimizer.options."
-            )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:

@@ -23,10 +23,9 @@ from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
 from gloam.inference.scoring import Scorer
-from gloam.methods import create_method, get_method
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
-from gloam.recipes.recipe import Recipe, differing_keys, validate
+from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage, differing_keys, resolve, validate
 from gloam.training.loggers import open_loggers
 from gloam.training.logs import RunLogs
 from gloam.training.named_parts import check_named_parts
@@ -46,7 +45,7 @@ MACHINE = {
     "data": ("root", "cache", "workers"),
     "train": ("accelerator", "log_every", "save_every"),
 }
-MACHINE_SECTIONS = ("plugins", "loggers", "logger_options")
+MACHINE_SECTIONS = ("loggers", "logger_options")
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ def train(
 
     Args:
         recipe: what to train. A resume goes on with its run's recipe, of which only the machine's side may differ
-            (``MACHINE``: the data's place, workers, device, how often to log and save; ``MACHINE_SECTIONS``: plugins,
-            loggers).
+            (``MACHINE``: the data's place, workers, device, how often to log and save; ``MACHINE_SECTIONS``; plugins).
         output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
         resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has.
         stop_after: stop (with a checkpoint) after so many epochs of this call, for time-limited machines.
@@ -97,21 +95,20 @@ def train(
         # The saved recipe must work from any folder.
         root = recipe.data.root.expanduser().resolve()
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
-    recipe.check_methods()
-    check_named_parts(recipe)
-    recipe = recipe.complete()
-    stages = recipe.resolved_stages()
+    plan = resolve(recipe)
+    check_named_parts(plan)
+    recipe = plan.recipe
     fabric = create_fabric(recipe)
     fabric.launch()
     # One process decides: clocks differ.
     folder = Path(fabric.broadcast(str(output or default_folder(recipe))))
-    if any(stage.evaluation.selection == "test" for stage in stages.values()) and fabric.is_global_zero:
+    if any(stage.recipe.evaluation.selection == "test" for stage in plan.stages.values()) and fabric.is_global_zero:
         _log.warning(
             "evaluation.selection is test: the best epoch is chosen on the test set, so its score is no clean result. "
             "Report the last epoch, or use selection validation."
         )
     weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
-    data = prepare_data(recipe, weak=weak, progress=progress and fabric.is_global_zero)
+    data = prepare_data(plan, weak=weak, progress=progress and fabric.is_global_zero)
     if checkpoint is not None and checkpoint.fingerprint != data.fingerprint():
         raise GloamError(
             f"The data at {recipe.data.root} are not those of {output} (file lists or labels differ), so the run "
@@ -119,7 +116,7 @@ def train(
         )
     run = _Run(fabric, recipe, data, folder, checkpoint, progress=progress, stop_after=stop_after)
     try:
-        return run.execute(stages)
+        return run.execute(plan)
     except BaseException as error:
         run.logs.close("failed")
         if isinstance(error, GloamError):
@@ -139,14 +136,20 @@ def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
     Raises:
         GloamError: the two differ in what the result depends on; every such key is named.
     """
-    given, saved = given.complete(), saved.complete()
-    content = saved.model_dump(mode="json")
+    given = resolve(given).recipe
+    content = resolve(saved).recipe.model_dump(mode="json")
     asked = given.model_dump(mode="json")
     for section, keys in MACHINE.items():
         content[section] |= {key: asked[section][key] for key in keys if asked[section][key] is not None}
     content |= {section: asked[section] for section in MACHINE_SECTIONS}
+    content["plugins"] = list(dict.fromkeys([*saved.plugins, *given.plugins]))
     recipe = validate(content, "resumed recipe")
-    free = {"description", "expected", *(f"{section}.{key}" for section, keys in MACHINE.items() for key in keys)}
+    free = {
+        "description",
+        "expected",
+        "plugins",
+        *(f"{section}.{key}" for section, keys in MACHINE.items() for key in keys),
+    }
     changed = [key for key in differing_keys(given, recipe) if key not in free]
     if changed:
         raise GloamError(
@@ -184,19 +187,19 @@ class _Run:
         history = checkpoint.history if checkpoint else None
         self.logs = RunLogs(folder if fabric.is_global_zero else None, history, loggers)
 
-    def execute(self, stages: dict[str, Recipe]) -> RunResult:
+    def execute(self, plan: ResolvedRecipe) -> RunResult:
         """Run every stage that is not finished yet."""
-        names = list(stages)
+        names = list(plan.stages)
         start = names.index(self.checkpoint.stage) if self.checkpoint else 0
         method: Method[Any] | None = None
         stage: Stage | None = None
         for number in range(start, len(names)):
             if number > start and self.remaining is not None and self.remaining <= 0:
                 return self._result(None)
-            name, recipe = names[number], stages[names[number]]
+            name, resolved = names[number], plan.stages[names[number]]
             resumed = self.checkpoint if self.checkpoint and number == start else None
-            method = self._create(recipe, previous=method, resumed=resumed, first=number == 0)
-            stage = self._run_stage(name, recipe, method, resumed)
+            method = self._create(resolved, previous=method, resumed=resumed, first=number == 0)
+            stage = self._run_stage(name, resolved.recipe, method, resumed)
             if stage is None:
                 return self._result(None)
         if stage is None:
@@ -213,16 +216,15 @@ class _Run:
         return RunResult(self.folder, results, self.fabric.is_global_zero)
 
     def _create(
-        self, recipe: Recipe, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
+        self, stage: ResolvedStage, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
     ) -> Method[Any]:
         """The stage's method: the previous stage's object, or a new one with weights from where the recipe says."""
-        same = previous is not None and isinstance(previous, get_method(recipe.method_name))
-        if previous is not None and same and previous.options == _options(recipe):
+        recipe = stage.recipe
+        if previous is not None and isinstance(previous, stage.method) and previous.options == stage.options:
             return previous
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.train.seed)
-            classes = self.data.num_classes(get_method(recipe.method_name))
-            method = create_method(recipe.method_name, classes, **recipe.method_options)
+            method = stage.method(self.data.num_classes(stage.method), stage.options)
         if recipe.evaluation.feature is not None:
             choose_feature(method, recipe.evaluation.feature)
         if resumed is not None:
@@ -371,12 +373,6 @@ class _Run:
 
 class _StopEarlyError(Exception):
     """Leaves the epoch loop after a checkpoint; never reaches a caller."""
-
-
-def _options(recipe: Recipe) -> Any:
-    from gloam.methods.contract import create_options
-
-    return create_options(get_method(recipe.method_name), recipe.method_options)
 
 
 def _summary(numbers: dict[str, Any]) -> str:

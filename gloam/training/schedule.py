@@ -10,12 +10,12 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from gloam.errors import GloamError, did_you_mean
+from gloam.recipes.sections import ScheduleConfig
 from gloam.registry import Registry
 
 _PUBLISHED = ("multistep", "step", "cosine", "constant")
@@ -34,28 +34,6 @@ def _check(name: str, entry: Any) -> None:
 # Called as shape(epoch, num_epochs, **options) -> factor on every group's base rate.
 registry: Registry[Callable[..., float]] = Registry("schedule", check=_check, reserved=[*_PUBLISHED, f"{_TIMM}<name>"])
 register = registry.register
-
-
-class ScheduleConfig(BaseModel):
-    """The ``schedule`` section of a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["multistep", "step", "cosine", "constant"] | str = Field(
-        "multistep", description="shape after warm-up; timm:<name> or a registered name"
-    )
-    milestones: tuple[int, ...] = Field((), description="multistep: epochs from which the rate is multiplied by gamma")
-    step_size: int = Field(20, ge=1, description="step: the rate is multiplied by gamma every so many epochs")
-    gamma: float = Field(0.1, gt=0, description="factor of multistep and step")
-    length: int | None = Field(
-        None, ge=1, description="cosine: epoch at which it ends; the stage's epochs if not given"
-    )
-    minimum: float = Field(0.0, ge=0, description="cosine: factor at its end")
-    warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
-    warmup_start: float | None = Field(
-        None, ge=0, description="factor at epoch 0, rising to 1; not given: (epoch + 1) / warmup_epochs"
-    )
-    options: dict[str, Any] = Field({}, description="what a timm or registered schedule takes; rates as factors")
 
 
 def learning_rate_factor(config: ScheduleConfig, epoch: int, num_epochs: int) -> float:
@@ -95,7 +73,6 @@ def check_schedule(config: ScheduleConfig, num_epochs: int) -> None:
     Raises:
         GloamError: see :func:`learning_rate_factor`.
     """
-    _refuse_idle(config)
     for epoch in {config.warmup_epochs, max(num_epochs - 1, config.warmup_epochs)}:
         learning_rate_factor(config, epoch, num_epochs)
 
@@ -137,19 +114,3 @@ def _timm_shape(config: ScheduleConfig) -> Callable[..., float]:
         return float(probe.param_groups[0]["lr"])
 
     return factor
-
-
-def _refuse_idle(config: ScheduleConfig) -> None:
-    """Flags that would do nothing are errors."""
-    if config.name in _PUBLISHED:
-        if config.options:
-            raise GloamError(
-                f"schedule.options is for timm's and registered schedules; {config.name} has its own flags."
-            )
-        return
-    for key in ("milestones", "step_size", "gamma", "length", "minimum"):
-        if getattr(config, key) != type(config).model_fields[key].default:
-            raise GloamError(
-                f"schedule.{key} is for {', '.join(_PUBLISHED)} only. Give {config.name} its values in "
-                "schedule.options."
-            )

@@ -26,8 +26,9 @@ from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
 from gloam.progress import progress_bar
 from gloam.recipes.recipe import Recipe
-from gloam.sampling.base import create_sampler
-from gloam.training.context import TrainingContext, mix_seed, pseudo_label_quality
+from gloam.sampling import create_sampler
+from gloam.seeds import mix_seed
+from gloam.training.context import TrainingContext, pseudo_label_quality
 from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
 from gloam.training.optimizers import create_optimizer, set_learning_rate

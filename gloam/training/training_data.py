@@ -16,10 +16,10 @@ from gloam.datasets import DatasetSplits, Record, load_dataset
 from gloam.datasets.validation import hold_out
 from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
 from gloam.errors import GloamError
-from gloam.methods import get_method
-from gloam.methods.contract import Method, create_options
+from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore, drop_unreadable, image_paths, open_store
-from gloam.recipes.recipe import DataConfig, Recipe
+from gloam.recipes.recipe import ResolvedRecipe, ResolvedStage
+from gloam.recipes.sections import DataConfig
 
 _log = logging.getLogger(__name__)
 
@@ -122,11 +122,11 @@ def open_test_records(
     return kept, store
 
 
-def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:
+def prepare_data(plan: ResolvedRecipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:
     """Load, hold out, shuffle and open what the recipe's stages train on.
 
     Args:
-        recipe: the whole run.
+        plan: the whole run.
         weak: permutations of an earlier part of the run; drawn if not given.
         progress: show a bar while images are decoded.
 
@@ -134,16 +134,16 @@ def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bo
         GloamError: data and a stage's method do not fit (no training records, one modality only, images for a video
             method), or saved permutations of other data.
     """
-    stages = recipe.resolved_stages().values()
+    recipe, stages = plan.recipe, plan.stages.values()
     test = load_splits(recipe.data)
     if test.notice:
         _log.warning("%s", test.notice)
     splits, validation = test, None
-    if any(stage.evaluation.selection == "validation" for stage in stages):
+    if any(stage.recipe.evaluation.selection == "validation" for stage in stages):
         validation = hold_out(test, seed=recipe.train.seed)
         splits = replace(test, train=validation.train, label_map=validation.label_map)
     for stage in stages:
-        _check_fit(splits, stage, get_method(stage.method_name))
+        _check_fit(splits, stage)
     truth = torch.tensor([record.pid for record in splits.train], dtype=torch.int64)
     if recipe.data.relabel == "none":
         weak = None
@@ -167,8 +167,8 @@ def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bo
     )
 
 
-def _check_fit(splits: DatasetSplits, recipe: Recipe, method: type[Method[Any]]) -> None:
-    name = recipe.method_name
+def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:
+    recipe, method, name = stage.recipe, stage.method, stage.recipe.method_name
     if not splits.train:
         raise GloamError(f"{splits.name} at {splits.root} has no training records.")
     if method.is_cross_modal and len(splits.modalities) < 2:
@@ -181,16 +181,16 @@ def _check_fit(splits: DatasetSplits, recipe: Recipe, method: type[Method[Any]])
         raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
     if recipe.data.frames and not method.is_video:
         raise GloamError(f"Method {name!r} works on single images. Remove data.frames.")
-    _check_labels(recipe, method)
+    _check_labels(stage)
 
 
-def _check_labels(recipe: Recipe, method: type[Method[Any]]) -> None:
+def _check_labels(stage: ResolvedStage) -> None:
     """Shuffled labels must not be merged into one label space, and a weak method must not get labels that agree."""
-    spaces = create_options(method, recipe.method_options).label_spaces
-    shuffled = recipe.data.relabel == "per_modality"
-    if method.is_unsupervised or spaces == "either" or shuffled == (spaces == "two"):
+    spaces = stage.options.label_spaces
+    shuffled = stage.recipe.data.relabel == "per_modality"
+    if stage.method.is_unsupervised or spaces == "either" or shuffled == (spaces == "two"):
         return
-    name = recipe.method_name
+    name = stage.recipe.method_name
     if shuffled:
         raise GloamError(
             f"data.relabel per_modality numbers the identities of each modality independently, but method {name!r} as "

@@ -15,7 +15,7 @@ from gloam.batches.loaders import test_loader, train_loader
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
 from gloam.pixels.store import PixelStore, image_paths, open_store
-from gloam.sampling.base import SamplerConfig, create_sampler
+from gloam.sampling import create_sampler, sampler_options
 from tests.pixels.images import write_images
 
 IDS, PER_MODALITY = 4, 3
@@ -50,7 +50,8 @@ def _store(root: Path, records: list[Record], cache: Any = "off") -> PixelStore:
 
 def _sampler(records: list[Record], **options: Any) -> Any:
     columns = [[r.pid for r in records], [int(r.modality) for r in records], [r.cam for r in records]]
-    return create_sampler(SamplerConfig(**{"identities": 2, "instances": 2, **options}), *columns, seed=0)
+    sizes = {} if options.get("name") == "shuffle" else {"identities": 2, "instances": 2}
+    return create_sampler(sampler_options({**sizes, **options}), *columns, seed=0)
 
 
 def _equal(a: list[Batch], b: list[Batch]) -> bool:
@@ -85,7 +86,7 @@ def test_training_batches(root: Path) -> None:
 @pytest.mark.parametrize("frames", [None, 4])
 def test_independent_of_workers_and_store(root: Path, tmp_path: Path, frames: int | None) -> None:
     records = _images() if frames is None else _tracklets()
-    options = {"name": "norm_triplet"} if frames else {}
+    options = {"name": "identity"} if frames else {}
     labels = [r.pid for r in records]
     results = []
     for workers, cache in [(0, "off"), (0, tmp_path), (2, "off"), (1, tmp_path)]:
@@ -113,7 +114,7 @@ def test_one_worker_per_core_shared_by_the_processes_of_a_run(root: Path, monkey
 def test_clips_take_frames_of_their_tracklet(root: Path) -> None:
     records = _tracklets()
     store = _store(root, records)
-    sampler = _sampler(records, name="norm_triplet")
+    sampler = _sampler(records, name="identity")
     labels = [r.pid for r in records]
     starts = np.cumsum([0] + [len(r.paths) for r in records])
     pixels = store.read(range(len(store)))

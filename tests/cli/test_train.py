@@ -17,7 +17,8 @@ STAGES = {"pre-train": {"train": {"epochs": 5}}, "finetune": {"method": {"name":
 def test_stage_flags_take_lists_and_any_stage_name(tmp_path: Path) -> None:
     words = "--stages.pre-train.schedule.milestones 2 4 --stages.finetune.schedule.milestones=3"
     words += " --stages.finetune.method.wrt exact --stages.finetune.train.clip-norm 5.0 --optimizer.lr 0.5"
-    recipe, _ = parse_overrides(tiny_recipe(tmp_path, stages=STAGES), words.split())
+    base = tiny_recipe(tmp_path, stages=STAGES, schedule={"name": "multistep"})
+    recipe, _ = parse_overrides(base, words.split())
     stages = recipe.resolved_stages()
     assert stages["pre-train"].schedule.milestones == (2, 4)
     assert stages["pre-train"].train.epochs == 5

@@ -202,6 +202,7 @@ def test_a_module_that_failed_can_be_mended_and_named_again(tmp_path: Path) -> N
     [
         ("gloam.methods", int, "subclass of gloam.methods.Method"),
         ("gloam.datasets", int, "subclass of gloam.datasets.Dataset"),
+        ("gloam.sampling", int, "subclass of gloam.sampling.Strategy"),
         ("gloam.models.backbone", 3, "builds a torch.nn.Module"),
         ("gloam.losses", int, "function of features"),
         ("gloam.losses", len, "cannot be called as loss"),

@@ -11,14 +11,14 @@ from gloam import cli
 from gloam.cli.recipe_flags import parse_overrides
 from gloam.datasets import list_datasets
 from gloam.errors import GloamError
-from gloam.recipes.recipe import RECIPES, list_recipes, load_recipe, validate
+from gloam.recipes.recipe import RECIPES, list_recipes, load_recipe, resolve, validate
 from tests.training.tiny import tiny_recipe
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_is_valid_short_and_survives_saving(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
-    recipe.check_methods()
+    resolve(recipe)
     assert recipe.data.name in list_datasets()
     assert recipe.description
     assert len((RECIPES / f"{name}.yaml").read_text().splitlines()) < 60
@@ -39,7 +39,7 @@ def test_misspelt_keys_are_named_with_the_nearest(tmp_path: Path) -> None:
 
 def test_misspelt_method_flag_is_named(tmp_path: Path) -> None:
     with pytest.raises(GloamError, match="margin"):
-        tiny_recipe(tmp_path, method={"name": "base", "margn": 0.3}).check_methods()
+        resolve(tiny_recipe(tmp_path, method={"name": "base", "margn": 0.3}))
 
 
 def test_unknown_recipe_offers_the_nearest() -> None:

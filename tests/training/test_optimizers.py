@@ -14,10 +14,13 @@ from torch import nn
 
 from gloam.errors import GloamError
 from gloam.inference.checkpoint import Checkpoint
+from gloam.recipes.merge import merge
+from gloam.recipes.recipe import validate
+from gloam.recipes.sections import OptimizerConfig, ScheduleConfig
 from gloam.training import optimizers, schedule
-from gloam.training.optimizers import OptimizerConfig, check_optimizer, create_optimizer, set_learning_rate
+from gloam.training.optimizers import check_optimizer, create_optimizer, set_learning_rate
 from gloam.training.run import train
-from gloam.training.schedule import ScheduleConfig, check_schedule, learning_rate_factor
+from gloam.training.schedule import check_schedule, learning_rate_factor
 from tests.training.tiny import tiny_recipe
 
 # Those of other packages need a GPU; timm's one second-order method needs gradients of gradients.
@@ -105,9 +108,6 @@ def test_timm_and_torch_agree_on_sgd() -> None:
         ({"name": "timm:lamb", "options": {"beta": 1}}, "'betas'"),
         ({"name": "timm:lamb", "options": {"layer_decay": 0.5}}, "has no 'layer_decay'"),
         ({"name": "timm:adan", "options": {"betas": [0.9, 0.9]}}, "could not be built"),
-        ({"name": "timm:lamb", "momentum": 0.5}, "optimizer.momentum is for sgd"),
-        ({"name": "timm:lamb", "betas": (0.5, 0.9)}, "optimizer.betas is for sgd"),
-        ({"name": "adam", "options": {"a": 1}}, "optimizer.options is for timm"),
         ({"name": "timm:adahessian"}, "second derivatives"),
     ],
 )
@@ -176,13 +176,41 @@ def test_the_recipes_warm_up_comes_before_every_shape() -> None:
         ({"name": "timm:cosine", "options": {"minlr": 0.1}}, "'min_lr'"),
         ({"name": "timm:cosine", "options": {"updates_per_epoch": 5}}, "has no 'updates_per_epoch'"),
         ({"name": "timm:multistep", "options": {"decay_milestones": 3}}, "Check schedule.options"),
-        ({"name": "timm:cosine", "minimum": 0.1}, "schedule.minimum is for multistep"),
-        ({"name": "cosine", "options": {"min_lr": 0.1}}, "schedule.options is for timm"),
     ],
 )
 def test_mistakes_about_schedules(values: dict[str, Any], message: str) -> None:
     with pytest.raises(GloamError, match=message):
         check_schedule(ScheduleConfig(**values), 10)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("optimizer", {"name": "timm:lamb", "momentum": 0.5}),
+        ("optimizer", {"name": "timm:lamb", "betas": [0.5, 0.9]}),
+        ("optimizer", {"name": "adam", "options": {"a": 1}}),
+        ("schedule", {"name": "timm:cosine", "minimum": 0.1}),
+        ("schedule", {"name": "cosine", "options": {"min_lr": 0.1}}),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(section: str, values: dict[str, Any], tmp_path: Path) -> None:
+    idle = next(key for key in values if key != "name")
+    content = tiny_recipe(tmp_path).model_dump(mode="json")
+    with pytest.raises(GloamError, match=f"{idle} does nothing while name is {values['name']}"):
+        validate({**content, section: values}, "mine")
+
+
+def test_another_name_takes_no_options_along(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        tmp_path,
+        optimizer={"name": "timm:lamb", "options": {"betas": [0.8, 0.9]}},
+        stages={"one": {}, "two": {"optimizer": {"name": "sgd", "momentum": 0.5}}, "three": {"optimizer": {"lr": 0.3}}},
+    )
+    one, two, three = recipe.resolved_stages().values()
+    assert (two.optimizer.options, two.optimizer.lr) == ({}, recipe.optimizer.lr)
+    assert three.optimizer.options == one.optimizer.options == {"betas": [0.8, 0.9]}
+    back = validate(merge(two.model_dump(mode="json"), {"optimizer": {"name": "timm:adan"}}), "test")
+    assert back.optimizer.momentum == OptimizerConfig().momentum
 
 
 @pytest.mark.usefixtures("_own")
