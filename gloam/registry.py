@@ -12,7 +12,8 @@ import functools
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from gloam import plugins
@@ -118,6 +119,16 @@ class Registry(Generic[T]):
         """A sentence for every name that two packages claim."""
         self._discover()
         return [self._clash(name) for name, claims in sorted(self._claims.items()) if len(claims) > 1]
+
+    @contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """Forget afterwards what is registered meanwhile: for tests."""
+        self._discover()
+        before = {name: list(claims) for name, claims in self._claims.items()}
+        try:
+            yield
+        finally:
+            self._claims = before
 
     def _add(self, name: str, entry: Any, *, unless_known: bool = False) -> None:
         if unless_known and any(claim.entry is entry for claims in self._claims.values() for claim in claims):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,10 @@ class TellsModalities(Thin):
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_claims", dict(registry._claims))
-    register("thin")(Thin)
+def _registered() -> Iterator[None]:
+    with registry.temporarily():
+        register("thin")(Thin)
+        yield
 
 
 def _rows() -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from tests.training.tiny import tiny_recipe
 
 
 @pytest.fixture(autouse=True)
-def _own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers.registry, "_claims", dict(loggers.registry._claims))
+def _own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in ("MLFLOW_TRACKING_URI", "WANDB_PROJECT"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    with loggers.registry.temporarily():
+        yield
 
 
 class Kept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,9 @@ def test_mistakes_about_optimisers(values: dict[str, Any], message: str) -> None
 
 
 @pytest.fixture
-def _own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in (optimizers.registry, schedule.registry):
-        monkeypatch.setattr(registry, "_claims", dict(registry._claims))
+def _own() -> Iterator[None]:
+    with optimizers.registry.temporarily(), schedule.registry.temporarily():
+        yield
 
 
 @pytest.mark.usefixtures("_own")
