@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 
 # Validation context under which idle options pass: only for reading what an earlier gloam saved.
 IDLE_ALLOWED = {"idle_allowed": True}
+
+
+class AllBut(Container[Any]):
+    """Everything other than some values: for names that users' packages add to.
+
+    Args:
+        *values: what it does not contain.
+    """
+
+    def __init__(self, *values: Any) -> None:
+        self._values = values
+
+    def __contains__(self, value: object) -> bool:
+        return value not in self._values
 
 
 class Options(BaseModel):
@@ -20,7 +34,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    idle_when: ClassVar[Mapping[str, tuple[str, tuple[Any, ...]]]] = {}
+    idle_when: ClassVar[Mapping[str, tuple[str, Container[Any]]]] = {}
 
     def idle(self) -> dict[str, str]:
         """Options that are set but cannot act -> why."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import tyro
 
-from gloam import __version__
+from gloam import __version__, plugins
 from gloam.cli import data, export, runs, start, train
 from gloam.cli.parsing import parse
 from gloam.console import LogFormatter, console, harden_streams, styled
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # a wrong flag's message ends with its cause
+    plugins.search_working_directory()
     harden_streams()
     screen = logging.StreamHandler()
     screen.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    words, modules = _take_plugins(words)
     if not words or words[0] in ("-h", "--help", "help"):
         sys.stdout.write(_overview(COMMANDS))
         return 0
@@ -85,17 +87,37 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise GloamError(f"There is no command {name!r}. {did_you_mean(name, COMMANDS)}")
     command, rest = COMMANDS[name], words[len(name.split()) :]
+    plugins.import_plugins(modules, "--plugins", required=True)
     if command is train.train:
-        train.train(rest)
+        train.train(rest, modules)
         return 0
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
     return int(parse(command, rest, prog=f"gloam {name}", description=description, config=style) or 0)
 
 
+def _take_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take ``--plugins MODULE[,MODULE...]`` out of the words: every command has it, and needs it before all others."""
+    rest: list[str] = []
+    taken: list[str] = []
+    queue = list(words)
+    while queue:
+        flag, has_value, value = (word := queue.pop(0)).partition("=")
+        if flag != "--plugins":
+            rest.append(word)
+            continue
+        if not has_value:
+            value = queue.pop(0) if queue and not queue[0].startswith("-") else ""
+        if not (names := plugins.parse_names(value)):
+            raise GloamError("--plugins needs the names of modules: --plugins my_package.my_module,my_other_module")
+        taken += names
+    return rest, taken
+
+
 def _overview(commands: dict[str, Callable[..., Any]]) -> str:
     width = max(len(name) for name in commands)
     lines = [TITLE, "", "usage: gloam COMMAND [ARGUMENTS]", "", "commands:"]
     lines += [f"  {name:<{width}}  {(function.__doc__ or '').splitlines()[0]}" for name, function in commands.items()]
-    lines += ["", "gloam COMMAND --help shows the flags and an example that works; gloam --version the version.", ""]
+    lines += ["", "gloam COMMAND --help shows the flags and an example that works; gloam --version the version."]
+    lines += ["--plugins MODULE[,MODULE] lets a command import modules of your own first (docs/extend.md).", ""]
     return "\n".join(lines)

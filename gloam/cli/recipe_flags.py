@@ -14,6 +14,7 @@ from typing import Any
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from gloam.cli.option_words import as_changes, split_option_words
 from gloam.cli.parsing import parse
 from gloam.datasets import get_dataset
 from gloam.errors import GloamError, did_you_mean
@@ -70,6 +71,7 @@ def parse_overrides(recipe: Recipe, words: Sequence[str], *, program: str = "glo
         GloamError: values that do not form a valid recipe, or a flag that no stage would read.
     """
     words, stage_words = _split_stage_words(words, recipe.stages)
+    words, option_words = split_option_words(words)
     for section in ("data", "sampler"):
         # The name decides which other flags there are.
         words, name = _take(words, f"--{section}.name")
@@ -87,6 +89,7 @@ def parse_overrides(recipe: Recipe, words: Sequence[str], *, program: str = "glo
     sections = [name for name in model.model_fields if name not in RunFlags.model_fields]
     before = {name: _plain(model.model_fields[name].default) for name in sections}
     changes = _differences(before, {name: _plain(getattr(values, name)) for name in sections})
+    changes = merge(changes, as_changes(option_words))
     _refuse_unread(recipe, changes)
     content = merge(recipe.model_dump(mode="json"), changes)
     content["stages"] = _apply_stage_words(recipe.stages, stage_words)
@@ -103,8 +106,13 @@ def _flags_model(recipe: Recipe) -> type[BaseModel]:
         "weights": (str, Field(recipe.weights, description="imagenet, none, or a file or run to start from")),
     }
     for name in _SECTIONS:
-        replaced = {"name": (names, recipe.sampler.name)} if name == "sampler" else {}
-        fields[name] = _section(getattr(recipe, name), **replaced)
+        value = getattr(recipe, name)
+        replaced: dict[str, tuple[Any, Any]] = {"name": (names, recipe.sampler.name)} if name == "sampler" else {}
+        if "options" in type(value).model_fields:
+            replaced["options"] = (dict[str, Any], {})  # see option_words.py
+        fields[name] = _section(value, **replaced)
+    text = Recipe.model_fields["loggers"].description
+    fields["loggers"] = (tuple[str, ...], Field(recipe.loggers, description=text))
     return create_model("TrainFlags", __base__=RunFlags, **fields)
 
 

@@ -24,6 +24,7 @@ Example:
   --stop-after N     stop with a checkpoint after N epochs of this call
   --quiet            no progress bars
   --dry-run          print the resolved recipe and stop
+  --plugins MODULE[,MODULE]  import modules of your own first; the saved recipe keeps them
 
 gloam train RECIPE --help lists every flag of a recipe. Recipes:
 """
@@ -41,12 +42,17 @@ def recipes(pattern: str = "*", /) -> None:
     console().print(_recipe_table(pattern))
 
 
-def train(arguments: Sequence[str]) -> None:
+def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     """Train a recipe, with any of its flags changed, and score the result.
+
+    Args:
+        arguments: the recipe's name and its flags.
+        modules: plugins that ``--plugins`` names, already imported.
 
     Raises:
         GloamError: no recipe, or a bad one.
     """
+    from gloam import plugins
     from gloam.recipes.recipe import list_recipes, load_recipe
 
     words = list(arguments)
@@ -58,11 +64,18 @@ def train(arguments: Sequence[str]) -> None:
     name = None if words[0].startswith("-") else words.pop(0)
     if name is None:
         name = _resumed_run(words)
-    recipe, flags = parse_overrides(load_recipe(name), words, program=f"gloam train {name}")
+    recipe = load_recipe(name)
+    # What the run needs is saved with it, whoever named it.
+    wanted = dict.fromkeys([*recipe.plugins, *plugins.import_from_environment(), *modules])
+    recipe = recipe.model_copy(update={"plugins": tuple(wanted)})
+    recipe, flags = parse_overrides(recipe, words, program=f"gloam train {name}")
     if flags.dry_run:
         from gloam.recipes.recipe import resolve
+        from gloam.training.named_parts import check_named_parts
 
-        sys.stdout.write(resolve(recipe).recipe.to_yaml())
+        plan = resolve(recipe)
+        check_named_parts(plan)
+        sys.stdout.write(plan.recipe.to_yaml())
         return
     from gloam.training import run
 

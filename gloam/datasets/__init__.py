@@ -7,18 +7,30 @@ from typing import Any
 
 from gloam.datasets.base import Dataset
 from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
+from gloam.errors import GloamError
 from gloam.registry import Registry
 
 __all__ = ["Dataset", "DatasetSplits", "Modality", "Protocol", "Record", "list_datasets", "load_dataset", "register"]
 
-_datasets: Registry[Dataset] = Registry("dataset", __name__)
-register = _datasets.register
-get_dataset = _datasets.get
+
+def _check(name: str, entry: Any) -> None:
+    if not (isinstance(entry, type) and issubclass(entry, Dataset)):
+        raise GloamError(f"The dataset {name!r} must be a subclass of gloam.datasets.Dataset, not {entry!r}.")
+    needed = ("name", "title", "tree", "obtain", "licence", "read")
+    if missing := [key for key in needed if getattr(entry, key, None) in (None, Dataset.read)]:
+        raise GloamError(f"The dataset {name!r} ({entry.__module__}) lacks {', '.join(missing)}.")
+    if entry.name != name:
+        raise GloamError(f"The dataset {name!r} ({entry.__module__}) calls itself {entry.name!r}: use one name.")
+
+
+registry: Registry[type[Dataset]] = Registry("dataset", __name__, check=_check)
+register = registry.register
+get_dataset = registry.get
 
 
 def list_datasets(pattern: str = "*") -> list[str]:
     """Names of all datasets that match a shell wildcard."""
-    return _datasets.names(pattern)
+    return registry.names(pattern)
 
 
 def load_dataset(name: str, root: str | Path, **options: Any) -> DatasetSplits:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from gloam.errors import GloamError
 from gloam.methods.contract import EpochContext, Method, MethodOptions, create_options
 from gloam.registry import Registry
 
 __all__ = ["EpochContext", "Method", "MethodOptions", "create_method", "list_methods", "register"]
 
-_methods: Registry[Method[Any]] = Registry("method", __name__)
-register = _methods.register
-get_method = _methods.get
+
+def _check(name: str, entry: Any) -> None:
+    if not (isinstance(entry, type) and issubclass(entry, Method)):
+        raise GloamError(f"The method {name!r} must be a subclass of gloam.methods.Method, not {entry!r}.")
+
+
+registry: Registry[type[Method[Any]]] = Registry("method", __name__, check=_check)
+register = registry.register
+get_method = registry.get
 
 
 def list_methods(pattern: str = "*") -> list[str]:
     """Names of all methods that match a shell wildcard."""
-    return _methods.names(pattern)
+    return registry.names(pattern)
 
 
 def create_method(name: str, num_classes: int, **options: Any) -> Method[Any]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gloam import losses
 from gloam.batches.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
@@ -36,7 +37,9 @@ class AGWOptions(TripletOptions):
         (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
     )
     nonlocal_width: Literal["released", "half"] = Field("released", description="inner width: 1 as released, or C/2")
-    triplet: Literal["wrt", "hard", "adp"] = Field("wrt", description="wrt: AGW; hard: Base; adp: CAJ [--method]")
+    triplet: Literal["wrt", "hard", "adp"] | str = Field(
+        "wrt", description="wrt: AGW; hard: Base; adp: CAJ; or the name of a registered loss [--method]"
+    )
     wrt: Literal["reference", "exact"] = Field(
         "reference", description="weights as released, or the exact softmax (needed from random weights)"
     )
@@ -60,6 +63,11 @@ class AGWOptions(TripletOptions):
         OnlyWith(("consistency",), "method.kl above 0, its weight", lambda o: o.kl > 0),
         OnlyWith(("kl",), "a method.consistency other than none", lambda o: o.consistency != "none"),
     )
+
+    @field_validator("triplet")
+    @classmethod
+    def _known_triplet(cls, name: str) -> str:
+        return losses.check_choice(name, ("wrt", "hard", "adp"))
 
 
 @register("agw")
@@ -125,7 +133,9 @@ class AGW(Method[AGWOptions]):
             return squared_difference_triplet(
                 pooled, pids, alpha=options.alpha, gamma=options.gamma, square=options.square, form=options.wrt
             )
-        return weighted_regularized_triplet(pooled, pids, options.wrt)
+        if options.triplet == "wrt":
+            return weighted_regularized_triplet(pooled, pids, options.wrt)
+        return losses.get(options.triplet)(at_least_float32(pooled), pids)
 
     def _consistency(self, logits: Tensor, batch: Batch) -> Tensor:
         visible = batch.modalities == Modality.VISIBLE

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gloam import losses
 from gloam.batches.batch import Batch
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
@@ -26,11 +27,17 @@ class BaseOptions(TripletOptions):
     """Flags of Base; published names in brackets."""
 
     pooling: Pooling = "avg"
+    triplet: Literal["hard"] | str = Field("hard", description="hard: batch-hard; or the name of a registered loss")
     label_smoothing: LabelSmoothing = 0.0
     weight_identity: float = Field(1.0, ge=0, description="weight of the identity loss")
     weight_triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
 
     together = (LAST_STAGE,)
+
+    @field_validator("triplet")
+    @classmethod
+    def _known_triplet(cls, name: str) -> str:
+        return losses.check_choice(name, ("hard",))
 
 
 @register("base")
@@ -59,7 +66,10 @@ class BaseSoftmax(Method[BaseOptions]):
         logits = at_least_float32(out.logits)
         identity = cross_entropy(logits, batch.pids, label_smoothing=self.options.label_smoothing)
         positive, negative = mine_hard(out.pooled, batch.pids)
-        triplet = (positive - negative + self.options.margin).clamp_min(0).mean()
+        if self.options.triplet == "hard":
+            triplet = (positive - negative + self.options.margin).clamp_min(0).mean()
+        else:
+            triplet = losses.get(self.options.triplet)(at_least_float32(out.pooled), batch.pids)
         return {
             "loss": self.options.weight_identity * identity + self.options.weight_triplet * triplet,
             "identity": identity,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gloam.errors import GloamError
-from gloam.models.timm_backbone import TimmBackbone
+from gloam.models.single_network import SingleNetworkBackbone
 from gloam.models.traced import origins, plain, trace
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.safe_load import load_safetensors, load_torch_file, plain_tensors
@@ -115,11 +115,8 @@ def load_imagenet(module: nn.Module) -> WeightReport:
 def imagenet_state(backbone: nn.Module) -> dict[str, Tensor]:
     """State dict of the published ImageNet network that fits a backbone, under its publisher's names."""
     try:
-        if isinstance(backbone, TimmBackbone):
-            import timm
-
-            network = timm.create_model(backbone.name, pretrained=True, num_classes=0)
-            return dict(network.state_dict())
+        if isinstance(backbone, SingleNetworkBackbone):
+            return backbone.imagenet_state()
         from torchvision.models import get_model_weights
 
         arch = str(getattr(backbone, "arch", ""))
@@ -200,7 +197,7 @@ def _backbones(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (f"{name}." if name else "", child)
         for name, child in module.named_modules()
-        if isinstance(child, TwoStreamBackbone | TimmBackbone)
+        if isinstance(child, TwoStreamBackbone | SingleNetworkBackbone)
     ]
 
 
@@ -211,8 +208,8 @@ def _translate(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]])
     sources = _source_prefixes(state)
     translated: dict[str, Tensor] = {}
     for prefix, backbone in backbones:
-        if isinstance(backbone, TimmBackbone):
-            translated |= _from_timm_file(state, prefix, backbone)
+        if isinstance(backbone, SingleNetworkBackbone):
+            translated |= _from_network_file(state, prefix, backbone)
             continue
         for source in sources:
             part = {k.removeprefix(source): v for k, v in state.items() if k.startswith(source)}
@@ -228,8 +225,8 @@ def _translate(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]])
     return {name: value for name, value in state.items() if taken.isdisjoint(origins([value]))} | translated
 
 
-def _from_timm_file(state: dict[str, Tensor], prefix: str, backbone: TimmBackbone) -> dict[str, Tensor]:
-    """Any file that holds a timm network (timm's, OpenAI's or open_clip's names, a run of ours) to our names."""
+def _from_network_file(state: dict[str, Tensor], prefix: str, backbone: SingleNetworkBackbone) -> dict[str, Tensor]:
+    """Any file that holds a single network (its own names, OpenAI's or open_clip's, a run of ours) to our names."""
     if all(f"{prefix}{name}" in state for name in backbone.state_dict()):
         return {}
     return {f"{prefix}{name}": value for name, value in backbone.fit_state(state).items()}
@@ -309,7 +306,7 @@ def _fit_streams(part: dict[str, Tensor], backbone: TwoStreamBackbone) -> dict[s
 
 def _from_single_network(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
     """Names of one plain network (torchvision, timm) to names of a backbone, the stem copied to every stream."""
-    if isinstance(backbone, TimmBackbone):
+    if isinstance(backbone, SingleNetworkBackbone):
         return backbone.rename_state(state)
     renamed = {}
     for name, value in state.items():

@@ -1,7 +1,7 @@
 """How changes are laid over a recipe: a stage's over the top level, a recipe's over the one that it extends.
 
-Mappings merge key by key, everything else is replaced. Where a section's ``name`` changes, only those options come
-along that the newly named thing has too.
+Mappings merge key by key, plugins are added, everything else is replaced. Where a section's ``name`` changes, only
+those options come along that the newly named thing has too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in changes.items():
         below = base.get(key)
-        if not (isinstance(value, Mapping) and isinstance(below, Mapping)):
+        if key == "plugins" and isinstance(value, list | tuple) and isinstance(below, list | tuple):
+            merged[key] = list(dict.fromkeys([*below, *value]))
+        elif not (isinstance(value, Mapping) and isinstance(below, Mapping)):
             merged[key] = value
         elif key == "method":
             merged[key] = {**_method_options(below, value), **value}
@@ -62,7 +64,8 @@ def _kept(section: str, base: Mapping[str, Any], changes: Mapping[str, Any]) -> 
     if section in _NAMED:
         default = _NAMED[section].model_fields["name"].default
         old, new = (part.get("name", default) for part in (base, {**base, **changes}))
-        idle = {key for key, (_, names) in _NAMED[section].idle_when.items() if new in names}
+        # Another one's options would not fit.
+        idle = {"options", *(key for key, (_, names) in _NAMED[section].idle_when.items() if new in names)}
         return base if old == new else {key: value for key, value in base.items() if key not in idle}
     if section == "data" and changes.get("name", base.get("name")) != base.get("name"):
         known_options = get_dataset(str(changes["name"])).options

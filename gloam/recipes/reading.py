@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from gloam import plugins
 from gloam.errors import GloamError, did_you_mean
 from gloam.recipes.merge import merge
 from gloam.recipes.old_format import upgrade
@@ -78,7 +79,9 @@ def _read_chain(path: Path, names: list[str], seen: list[Path]) -> dict[str, Any
         raise GloamError(f"Recipes extend each other in a circle: {way}. Remove one extends.")
     if len(names) > _LONGEST_CHAIN:
         raise GloamError(f"A chain of more than {_LONGEST_CHAIN} recipes extends one another: {way}.")
-    content = upgrade(read_yaml(path))
+    content = read_yaml(path)
+    plugins.import_named(content, str(path))
+    content = upgrade(content)
     parent = content.pop("extends", None)
     if parent is None:
         return content

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from gloam import plugins
 from gloam.atomic import write_text
 from gloam.augmentation.config import AugmentConfig
 from gloam.errors import GloamError, did_you_mean
@@ -52,13 +53,14 @@ __all__ = [
 ]
 
 # What a stage cannot have for itself.
-_SHARED = ("stages", "data", "expected", "trains_on", "description")
+_SHARED = ("stages", "data", "expected", "trains_on", "description", "plugins", "loggers", "logger_options")
 
 
 class Recipe(Options):
     """Everything a run needs. ``method`` holds ``name`` and the method's own flags."""
 
     description: str = Field("", description="one line")
+    plugins: tuple[str, ...] = Field((), description="modules of your own that register parts; imported first")
     data: DataConfig
     method: dict[str, Any] = Field(description="name and flags of the method")
     weights: str = Field("imagenet", min_length=1, description="imagenet, none, or a file or run to start from")
@@ -68,6 +70,8 @@ class Recipe(Options):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    loggers: tuple[str, ...] = Field((), description="beside csv and tensorboard: wandb, mlflow or a registered name")
+    logger_options: dict[str, dict[str, Any]] = Field({}, description="logger -> its options, e.g. wandb: project")
     stages: dict[str, dict[str, Any]] = Field({}, description="stage name -> what differs from the top level")
     expected: tuple[Expected, ...] = ()
     trains_on: TrainsOn | None = Field(None, description="the published training set")
@@ -225,6 +229,7 @@ def validate(content: Mapping[str, Any], origin: str) -> Recipe:
     Raises:
         GloamError: an unknown key (the nearest known one is named) or a bad value, with the place.
     """
+    plugins.import_named(content, origin)
     return _checked(upgrade(content), origin)
 
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from gloam.batches.clips import FixedFrames, FrameChoice
-from gloam.options import Options
+from gloam.options import AllBut, Options
 from gloam.pixels.decode import STRETCH
 from gloam.sampling import SamplerOptions, sampler_options
 
 _EPOCHS = 1_000_000
-_NOT_SGD, _NOT_ADAM = ("adam", "adamw"), ("sgd",)
+_OPTIMIZERS, _SCHEDULES = ("sgd", "adam", "adamw"), ("multistep", "step", "cosine", "constant")
 Epoch = Annotated[int, Field(ge=0, le=_EPOCHS)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -50,26 +50,32 @@ class DataConfig(Options):
 class OptimizerConfig(Options):
     """The ``optimizer`` section."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="adam couples weight decay as L2, adamw does not")
+    name: Literal["sgd", "adam", "adamw"] | str = Field(
+        "sgd", description="adam couples weight decay as L2, adamw does not; timm:<name> or a registered name"
+    )
     lr: float = Field(0.1, gt=0, le=1000, description="base learning rate; a method's groups scale it")
     momentum: float = Field(0.9, ge=0, le=1, description="sgd only")
     nesterov: bool = Field(True, description="sgd only")
     weight_decay: float = Field(5e-4, ge=0, le=1000, description="on every parameter, norms and biases too")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="adam, adamw")
     eps: float = Field(1e-8, gt=0, le=1, description="adam, adamw")
+    options: dict[str, Any] = Field({}, description="what a timm or registered optimiser takes beside these")
 
     idle_when: ClassVar = {
-        "momentum": ("name", _NOT_SGD),
-        "nesterov": ("name", _NOT_SGD),
-        "betas": ("name", _NOT_ADAM),
-        "eps": ("name", _NOT_ADAM),
+        "momentum": ("name", AllBut("sgd")),
+        "nesterov": ("name", AllBut("sgd")),
+        "betas": ("name", AllBut("adam", "adamw")),
+        "eps": ("name", AllBut("adam", "adamw")),
+        "options": ("name", _OPTIMIZERS),
     }
 
 
 class ScheduleConfig(Options):
     """The ``schedule`` section."""
 
-    name: Literal["multistep", "step", "cosine", "constant"] = Field("multistep", description="shape after warm-up")
+    name: Literal["multistep", "step", "cosine", "constant"] | str = Field(
+        "multistep", description="shape after warm-up; timm:<name> or a registered name"
+    )
     milestones: tuple[Epoch, ...] = Field(
         (), description="multistep: epochs from which the rate is multiplied by gamma"
     )
@@ -85,13 +91,15 @@ class ScheduleConfig(Options):
     warmup_start: float | None = Field(
         None, ge=0, le=1000, description="factor at epoch 0, rising to 1; not given: (epoch + 1) / warmup_epochs"
     )
+    options: dict[str, Any] = Field({}, description="what a timm or registered schedule takes; rates as factors")
 
     idle_when: ClassVar = {
-        "milestones": ("name", ("step", "cosine", "constant")),
-        "step_size": ("name", ("multistep", "cosine", "constant")),
-        "gamma": ("name", ("cosine", "constant")),
-        "length": ("name", ("multistep", "step", "constant")),
-        "minimum": ("name", ("multistep", "step", "constant")),
+        "milestones": ("name", AllBut("multistep")),
+        "step_size": ("name", AllBut("step")),
+        "gamma": ("name", AllBut("multistep", "step")),
+        "length": ("name", AllBut("cosine")),
+        "minimum": ("name", AllBut("cosine")),
+        "options": ("name", _SCHEDULES),
         "warmup_start": ("warmup_epochs", (0,)),
     }
 

@@ -117,14 +117,25 @@ class Strategy(ABC, Generic[OptionsT]):
         """All batches of one pass, every draw from the private generator."""
 
 
-_samplers: Registry[Strategy[Any]] = Registry("sampler", "gloam.sampling")
-register = _samplers.register
-get_sampler = _samplers.get
+def _check(name: str, entry: Any) -> None:
+    if not (isinstance(entry, type) and issubclass(entry, Strategy)):
+        raise GloamError(f"The sampler {name!r} must be a subclass of gloam.sampling.Strategy, not {entry!r}.")
+    from gloam.sampling.create import OLD_NAMES
+
+    if name in OLD_NAMES:
+        raise GloamError(f"The sampler {name!r} is an old name of gloam's own {OLD_NAMES[name]!r}. Choose another.")
+    if entry.Options.model_fields["name"].default != name:
+        raise GloamError(f"The options of sampler {name!r} ({entry.__module__}) must have name: str = {name!r}.")
+
+
+registry: Registry[type[Strategy[Any]]] = Registry("sampler", "gloam.sampling", check=_check)
+register = registry.register
+get_sampler = registry.get
 
 
 def list_samplers(pattern: str = "*") -> list[str]:
     """Names of all samplers that match a shell wildcard."""
-    return _samplers.names(pattern)
+    return registry.names(pattern)
 
 
 def samplers_with(option: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.csv, TensorBoard and log.txt."""
+"""Where a run's numbers go: metrics.csv, TensorBoard, log.txt and the loggers that the recipe names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gloam.atomic import atomic_path
 from gloam.console import LogFormatter
 from gloam.errors import WriteError, describe
+
+if TYPE_CHECKING:
+    from lightning.fabric.loggers.logger import Logger
 
 _log = logging.getLogger("gloam")
 
@@ -26,13 +30,18 @@ class RunLogs:
     Args:
         folder: the run folder, or None on the other processes.
         history: rows of earlier epochs, after a resume.
+        loggers: of :func:`gloam.training.loggers.open_loggers`. One that fails is dropped with a warning: a tracker
+            out of reach must not end a training of days.
 
     Raises:
         WriteError: the folder takes no files.
     """
 
-    def __init__(self, folder: Path | None, history: list[dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, folder: Path | None, history: list[dict[str, Any]] | None = None, loggers: Sequence[Logger] = ()
+    ) -> None:
         self.history = list(history or [])
+        self._loggers = list(loggers)
         self._folder = folder
         self._board: EventFile | None = None
         self._file: logging.Handler | None = None
@@ -59,6 +68,11 @@ class RunLogs:
             writer.writerows(self.history)
         numbers = {f"{row['stage']}/{k}": v for k, v in row.items() if isinstance(v, int | float) and k != "epoch"}
         self._board.add(numbers, len(self.history) - 1)
+        self._send(numbers)
+
+    def scores(self, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Final scores for the loggers, as ``test/<protocol>/<score>``; files and tables have them elsewhere."""
+        self._send({f"test/{protocol}/{name}": x for protocol, found in scores.items() for name, x in found.items()})
 
     def line(self, text: str) -> None:
         """One line for log.txt."""
@@ -75,14 +89,35 @@ class RunLogs:
         if self._folder is not None:
             _log.warning("%s", text)
 
-    def close(self) -> None:
-        """Detach. Every line has been flushed, so a failure here loses nothing and must not hide an earlier one."""
+    def close(self, status: str = "success") -> None:
+        """Detach; a second call does nothing. Every line has been flushed: a failure here must not hide an earlier one.
+
+        Args:
+            status: ``success`` or ``failed``, for the loggers.
+        """
+        for logger in self._loggers:
+            try:
+                logger.finalize(status)
+            except Exception as error:
+                self.warn(f"Logger {type(logger).__name__} did not finish ({type(error).__name__}: {error}).")
+        self._loggers = []
         if self._board is not None:
             self._board.close()
         if self._file is not None:
             _log.removeHandler(self._file)
             with contextlib.suppress(OSError):
                 self._file.close()
+
+    def _send(self, numbers: Mapping[str, float]) -> None:
+        for logger in list(self._loggers):
+            try:
+                logger.log_metrics(dict(numbers), step=max(len(self.history) - 1, 0))
+            except Exception as error:
+                self._loggers.remove(logger)
+                self.warn(
+                    f"Logger {type(logger).__name__} failed ({type(error).__name__}: {error}) and gets no more "
+                    "numbers; training goes on, and metrics.csv has them all."
+                )
 
 
 class EventFile:

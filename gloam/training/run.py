@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.loggers.logger import Logger
 
 from gloam import __version__
 from gloam.atomic import write_text
@@ -24,7 +25,9 @@ from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoi
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
 from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage, differing_keys, resolve, validate
+from gloam.training.loggers import open_loggers
 from gloam.training.logs import RunLogs
+from gloam.training.named_parts import check_named_parts
 from gloam.training.scorer import Scorer
 from gloam.training.stage import Stage, create_fabric
 from gloam.training.training_data import TrainingData, prepare_data
@@ -42,6 +45,7 @@ MACHINE = {
     "data": ("root", "cache", "workers"),
     "train": ("accelerator", "log_every", "save_every"),
 }
+MACHINE_SECTIONS = ("loggers", "logger_options")
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def train(
 
     Args:
         recipe: what to train. A resume goes on with its run's recipe, of which only the machine's side may differ
-            (``MACHINE``: the data's place, workers, device, how often to log and save).
+            (``MACHINE``: the data's place, workers, device, how often to log and save; ``MACHINE_SECTIONS``; plugins).
         output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
         resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has.
         stop_after: stop (with a checkpoint) after so many epochs of this call, for time-limited machines.
@@ -92,6 +96,7 @@ def train(
         root = recipe.data.root.expanduser().resolve()
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
     plan = resolve(recipe)
+    check_named_parts(plan)
     recipe = plan.recipe
     if checkpoint is None:
         for planned in plan.stages.values():
@@ -115,9 +120,10 @@ def train(
     run = _Run(fabric, recipe, data, folder, checkpoint, progress=progress, stop_after=stop_after)
     try:
         return run.execute(plan)
-    except GloamError:
-        run.logs.close()
-        run.discard_unstarted()
+    except BaseException as error:
+        run.logs.close("failed")
+        if isinstance(error, GloamError):
+            run.discard_unstarted()
         raise
     finally:
         run.logs.close()
@@ -138,8 +144,15 @@ def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
     asked = given.model_dump(mode="json")
     for section, keys in MACHINE.items():
         content[section] |= {key: asked[section][key] for key in keys if asked[section][key] is not None}
+    content |= {section: asked[section] for section in MACHINE_SECTIONS}
+    content["plugins"] = list(dict.fromkeys([*saved.plugins, *given.plugins]))
     recipe = validate(content, "resumed recipe")
-    free = {"description", "expected", *(f"{section}.{key}" for section, keys in MACHINE.items() for key in keys)}
+    free = {
+        "description",
+        "expected",
+        "plugins",
+        *(f"{section}.{key}" for section, keys in MACHINE.items() for key in keys),
+    }
     changed = [key for key in differing_keys(given, recipe) if key not in free]
     if changed:
         raise GloamError(
@@ -173,9 +186,9 @@ class _Run:
         self.progress = progress and fabric.is_global_zero
         self.remaining = stop_after
         self.best: dict[str, float] | None = checkpoint.best if checkpoint else None
-        self._prepare_folder(new=checkpoint is None)
+        loggers = self._prepare_folder(new=checkpoint is None)
         history = checkpoint.history if checkpoint else None
-        self.logs = RunLogs(folder if fabric.is_global_zero else None, history)
+        self.logs = RunLogs(folder if fabric.is_global_zero else None, history, loggers)
 
     def execute(self, plan: ResolvedRecipe) -> RunResult:
         """Run every stage that is not finished yet."""
@@ -296,6 +309,7 @@ class _Run:
             results.to_json(self.folder / "results.json")
             results.to_csv(self.folder / "results.csv")
             self.logs.line(f"final scores: {rule}")
+            self.logs.scores({name: results.mean(name) for name in results.trials})
         return results
 
     @property
@@ -306,12 +320,13 @@ class _Run:
         """The finished stage's selected checkpoint, from which the next stage takes its weights."""
         return self._best_path if self.best is not None else self.folder / "checkpoints" / "last.ckpt"
 
-    def _prepare_folder(self, *, new: bool) -> None:
-        """The first process makes the folder; where it cannot, all stop with the same message."""
-        problem = None
+    def _prepare_folder(self, *, new: bool) -> list[Logger]:
+        """The first process makes folder and loggers; where it cannot, all stop with the same message."""
+        problem, loggers = None, []
         if self.fabric.is_global_zero:
             try:
                 self._fill_folder(new=new)
+                loggers = self._open_loggers(new=new)
             except OSError as error:
                 problem = f"The run folder {self.folder} cannot be written ({error}). Choose another --output."
             except GloamError as error:
@@ -319,6 +334,19 @@ class _Run:
         problem = self.fabric.broadcast(problem)
         if problem is not None:
             raise GloamError(problem)
+        return loggers
+
+    def _open_loggers(self, *, new: bool) -> list[Logger]:
+        try:
+            return open_loggers(
+                self.recipe.loggers,
+                self.recipe.logger_options,
+                self.folder,
+                hyperparameters=self.recipe.model_dump(mode="json") if new else None,
+            )
+        except GloamError:
+            self.discard_unstarted()
+            raise
 
     def _fill_folder(self, *, new: bool) -> None:
         if new and self.folder.exists() and any(self.folder.iterdir()):

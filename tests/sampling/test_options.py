@@ -23,7 +23,7 @@ from gloam.sampling import (
     register,
     sampler_options,
 )
-from gloam.sampling import base as sampling_base
+from gloam.sampling.base import registry
 from gloam.sampling.create import OLD_NAMES
 from tests.sampling.sizes import sized
 from tests.training.tiny import tiny_recipe
@@ -94,21 +94,21 @@ def test_values_out_of_range_are_refused(options: dict[str, Any]) -> None:
 @pytest.fixture
 def every_third() -> Iterator[str]:
     """A sampler from outside the package."""
+    with registry.temporarily():
 
-    class EveryThirdOptions(PlainBatches):
-        name: Literal["every_third"] = "every_third"
-        offset: int = Field(0, ge=0, le=2, description="first sample")
+        class EveryThirdOptions(PlainBatches):
+            name: Literal["every_third"] = "every_third"
+            offset: int = Field(0, ge=0, le=2, description="first sample")
 
-    @register("every_third")
-    class EveryThird(Strategy[EveryThirdOptions]):
-        Options: ClassVar = EveryThirdOptions
+        @register("every_third")
+        class EveryThird(Strategy[EveryThirdOptions]):
+            Options: ClassVar = EveryThirdOptions
 
-        def make(self, random: np.random.RandomState) -> list[np.ndarray]:
-            rows = random.permutation(np.arange(self.options.offset, len(self.samples.labels), 3))
-            return [rows[: self.options.batch_size]]
+            def make(self, random: np.random.RandomState) -> list[np.ndarray]:
+                rows = random.permutation(np.arange(self.options.offset, len(self.samples.labels), 3))
+                return [rows[: self.options.batch_size]]
 
-    yield "every_third"
-    del sampling_base._samplers._classes["every_third"]
+        yield "every_third"
 
 
 def test_a_registered_sampler_has_a_typed_section_and_flags(every_third: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ SPIES = {"spy": Spy, "spy_unsupervised": UnsupervisedSpy, "spy_weak": WeakSpy}
 
 
 @pytest.fixture(autouse=True)
-def _spies(monkeypatch: pytest.MonkeyPatch) -> None:
-    gloam.methods.list_methods()
-    for name, cls in SPIES.items():
-        monkeypatch.setitem(gloam.methods._methods._classes, name, cls)
-    Spy.events.clear()
+def _spies() -> Iterator[None]:
+    with gloam.methods.registry.temporarily():
+        for name, cls in SPIES.items():
+            gloam.methods.register(name)(cls)
+        Spy.events.clear()
+        yield
 
 
 def _train(root: Path, folder: Path, **sections: Any) -> Path:
