@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gloam.datasets.files import render_tree, side_by_side
-from gloam.datasets.records import DatasetSplits, Record
+from gloam.datasets.files import natural_key, render_tree, side_by_side
+from gloam.datasets.records import DatasetSplits, RawId, Record
 from gloam.errors import GloamError, did_you_mean
 
 _log = logging.getLogger(__name__)
@@ -71,15 +71,20 @@ Counts = Mapping[str, int]
 Options = Mapping[str, Option]
 
 
-def relabel(pids: Iterable[int]) -> dict[int, int]:
-    """Original training id -> label: the rank of the id among the ascending ids.
+def relabel(pids: Iterable[RawId]) -> dict[RawId, int]:
+    """Original training id -> label: the rank of the id among the ascending ids, texts in natural order.
 
-    *Source*: datasets-and-protocols.md 0.1.
+    *Source*: the released loaders number ``set(pids)``, which ascends for small whole numbers.
     """
-    return {pid: label for label, pid in enumerate(sorted(set(pids)))}
+    return {pid: label for label, pid in enumerate(sorted(set(pids), key=id_key))}
 
 
-def with_labels(records: Iterable[Record], label_map: Mapping[int, int]) -> tuple[Record, ...]:
+def id_key(pid: RawId) -> tuple[Any, ...]:
+    """Sort key of ids: numbers by value, before texts in natural order."""
+    return (0, pid) if isinstance(pid, int) else (1, natural_key(pid), pid)
+
+
+def with_labels(records: Iterable[Record], label_map: Mapping[RawId, int]) -> tuple[Record, ...]:
     """Training records whose ``pid`` is the label of their ``pid_raw``."""
     return tuple(dataclasses.replace(record, pid=label_map[record.pid_raw]) for record in records)
 

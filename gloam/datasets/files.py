@@ -19,7 +19,9 @@ _NUMBER = re.compile(r"(\d+)")
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key under which ``f2`` comes before ``f10``."""
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _NUMBER.split(name))
+    # Not isdigit, which is true of superscripts; not too long for a number either.
+    parts = _NUMBER.split(name)
+    return tuple((1, int(p), "") if p.isdecimal() and len(p) < 1000 else (0, 0, p) for p in parts)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -94,13 +96,40 @@ def numbered_folders(folder: Path) -> dict[int, str]:
     return dict(sorted((int(name), name) for name in names))
 
 
-def walk_images(folder: Path) -> Iterator[str]:
-    """Every image below a folder as a relative path with forward slashes, in natural order of folders and files."""
-    for current, folders, names in os.walk(folder):
-        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
-        prefix = Path(current).relative_to(folder).as_posix()
-        for name in sorted(filter(is_image, names), key=natural_key):
-            yield name if prefix == "." else f"{prefix}/{name}"
+def walk_images(folder: Path, skip: Iterable[Path] = ()) -> Iterator[str]:
+    """Every image below a folder as a relative path with forward slashes, in natural order of folders and files.
+
+    Hidden folders are left out. Linked folders are followed; one that leads back to a folder above it is not entered
+    again.
+
+    Args:
+        folder: where to look.
+        skip: folders that are left out.
+
+    Raises:
+        GloamError: a folder that may not be listed.
+    """
+    left_out = {_identity(path) for path in skip}
+    waiting: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(folder, "", frozenset())]
+    while waiting:
+        current, prefix, above = waiting.pop()
+        me = _identity(current)
+        if me in above or me in left_out:
+            continue
+        try:
+            with os.scandir(current) as entries:
+                found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            raise GloamError(f"The folder {current} cannot be listed: {error.strerror or error}.") from error
+        found.sort(key=lambda pair: natural_key(pair[0]))
+        yield from (prefix + name for name, is_folder in found if not is_folder and is_image(name))
+        folders = [(current / name, f"{prefix}{name}/", above | {me}) for name, is_folder in found if is_folder]
+        waiting += reversed(folders)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def render_tree(root: Path, depth: int = 2, entries: int = 10) -> str:

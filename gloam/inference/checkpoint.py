@@ -11,6 +11,7 @@ import torch
 
 from gloam import __version__
 from gloam.atomic import atomic_path
+from gloam.datasets.records import RawId, raw_id
 from gloam.errors import GloamError
 from gloam.methods import get_method
 from gloam.methods.contract import Method, create_options
@@ -44,7 +45,7 @@ class Checkpoint:
     stage: str
     epoch: int
     num_classes: int
-    label_map: dict[int, int]
+    label_map: dict[RawId, int]
     method: dict[str, Any]
     optimizer: dict[str, Any]
     precision: dict[str, Any]
@@ -112,7 +113,7 @@ class Checkpoint:
             stage=text["stage"],
             epoch=text["epoch"],
             num_classes=text["num_classes"],
-            label_map={int(key): value for key, value in text["label_map"].items()},
+            label_map={raw_id(key): value for key, value in text["label_map"].items()},
             method=content["method"],
             optimizer=content["optimizer"],
             precision=content["precision"],

@@ -84,12 +84,12 @@ class TrainingContext:
             self.log(f"{name}_{key}", value)
 
 
-def pseudo_label_quality(labels: Tensor, truth: Tensor) -> dict[str, float]:
+def pseudo_label_quality(labels: Tensor, truth: Tensor | None) -> dict[str, float]:
     """NMI, ARI and pair F-score of the clustered samples, and how many clusters and outliers there are.
 
     Args:
         labels: ``(N,)`` pseudo-labels; -1 marks outliers, which only count as such.
-        truth: ``(N,)`` hidden identities.
+        truth: ``(N,)`` hidden identities; None: nobody knows them, and only clusters and outliers are counted.
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import pair_confusion_matrix
@@ -97,12 +97,15 @@ def pseudo_label_quality(labels: Tensor, truth: Tensor) -> dict[str, float]:
     kept = labels >= 0
     if not bool(kept.any()):
         return {"clusters": 0.0, "outliers": float(len(labels))}
+    counts = {"clusters": float(len(labels[kept].unique())), "outliers": float((~kept).sum())}
+    if truth is None:
+        return counts
     predicted, true = labels[kept].numpy(), truth[kept].numpy()
     (_, false_pairs), (missed, right) = pair_confusion_matrix(true, predicted)
     return {
-        "clusters": float(len(labels[kept].unique())),
+        "clusters": counts["clusters"],
         "identities": float(len(truth.unique())),
-        "outliers": float((~kept).sum()),
+        "outliers": counts["outliers"],
         "nmi": float(normalized_mutual_info_score(true, predicted)),
         "ari": float(adjusted_rand_score(true, predicted)),
         "pair_f": float(2 * right / max(2 * right + false_pairs + missed, 1)),

@@ -284,7 +284,7 @@ class _Run:
             stage=stage.name,
             epoch=epochs,
             num_classes=stage.method.num_classes,
-            label_map=dict(self.data.splits.label_map),
+            label_map={**self.data.splits.label_map},
             method=stage.method.state_dict(),
             optimizer=stage.optimizer.state_dict(),
             precision=self.fabric.strategy.precision.state_dict(),

@@ -233,7 +233,7 @@ class Stage:
         }
 
     def _context(self, epoch: int) -> TrainingContext:
-        truth = self.data.truth
+        truth = self.data.truth if self.data.splits.labelled else None
         return TrainingContext(
             self.method,
             stage=self.name,

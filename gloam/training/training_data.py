@@ -123,6 +123,16 @@ def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:
     recipe, method, name = stage.recipe, stage.method, stage.recipe.method_name
     if not splits.train:
         raise GloamError(f"{splits.name} at {splits.root} has no training records.")
+    if not splits.labelled and not method.is_unsupervised:
+        raise GloamError(
+            f"Method {name!r} learns from identities, but {splits.name} does not say who is in its training images. "
+            "Use cluster_contrast, spcl or metaprd, or give identities."
+        )
+    if recipe.evaluation.selection == "test" and not splits.protocols:
+        raise GloamError(
+            f"{splits.name} at {splits.root} has no test set, so evaluation.selection test has nothing to choose on. "
+            "Use last or validation."
+        )
     if method.is_cross_modal and len(splits.modalities) < 2:
         modality = next(iter(splits.modalities)).name.lower()
         raise GloamError(
