@@ -242,7 +242,9 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
             pooled[in_visible], visible_names[in_visible]
         )
         parts["agreement"] = self._agreement(detached, translated, visible)
-        logits = self.shared_classifier(bn)
+        # Full precision under autocast: the weak loss compares classes with a threshold.
+        with torch.autocast(device_type=bn.device.type, enabled=False):
+            logits = self.shared_classifier(at_least_float32(bn))
         parts["strong"] = cross_entropy(logits[~visible].float(), labels[~visible])
         trusted = _partner(self.trusted)[labels]
         rows = visible & (trusted >= 0)
