@@ -163,6 +163,8 @@ class Method(nn.Module, Generic[OptionsT]):
     is_unsupervised: ClassVar[bool] = False
     # True for methods whose batches must hold both modalities.
     is_cross_modal: ClassVar[bool] = True
+    # Why the method cannot train in several processes; empty where it can.
+    one_process: ClassVar[str] = ""
 
     def __init__(self, num_classes: int, options: OptionsT) -> None:
         super().__init__()

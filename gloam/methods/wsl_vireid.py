@@ -93,6 +93,7 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
 
     Options = WSLVIReIDOptions
     features = ("fc",)
+    one_process = "its prototypes move with the batch of one process only, so that the other processes' steps are lost"
 
     prototypes: Tensor
     consistent: Tensor
