@@ -30,10 +30,11 @@ def soft_nearest(queries: Tensor, keys: Tensor, temperature: float, allowed: Ten
     Returns:
         ``(n, D)`` unit rows.
     """
-    scores = queries @ keys.T / temperature
-    if allowed is not None:
-        scores = scores.masked_fill(~allowed, -torch.inf)
-    return normalize(scores.softmax(dim=1) @ keys, dim=1, eps=1e-12)
+    with torch.autocast(device_type=queries.device.type, enabled=False):
+        scores = queries @ keys.T / temperature
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -torch.inf)
+        return normalize(scores.softmax(dim=1) @ keys, dim=1, eps=1e-12)
 
 
 def cycle_contrastive_loss(

@@ -224,6 +224,8 @@ class Method(nn.Module, Generic[OptionsT]):
     is_cross_modal: ClassVar[bool] = True
     # True for exported models, whose graph normalises: extract() then gets uint8 images.
     takes_pixels: bool = False
+    # Why the method cannot train in several processes; empty where it can.
+    one_process: ClassVar[str] = ""
 
     def __init__(self, num_classes: int, options: OptionsT) -> None:
         super().__init__()

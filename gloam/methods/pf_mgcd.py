@@ -95,6 +95,7 @@ class PFMGCD(Method[PFMGCDOptions]):
 
     Options = PFMGCDOptions
     features = ("parts",)
+    one_process = "its prototypes move with the batch of one process only, so that the other processes' steps are lost"
 
     matches: Tensor
     warm: Tensor

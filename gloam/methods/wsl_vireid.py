@@ -108,6 +108,7 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
 
     Options = WSLVIReIDOptions
     features = ("fc",)
+    one_process = "its prototypes move with the batch of one process only, so that the other processes' steps are lost"
 
     prototypes: Tensor
     consistent: Tensor
@@ -263,7 +264,9 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
             pooled[in_visible], visible_names[in_visible]
         )
         parts["agreement"] = self._agreement(detached, translated, visible)
-        logits = self.shared_classifier(bn)
+        # Full precision under autocast: the weak loss compares classes with a threshold.
+        with torch.autocast(device_type=bn.device.type, enabled=False):
+            logits = self.shared_classifier(at_least_float32(bn))
         parts["strong"] = cross_entropy(logits[~visible].float(), labels[~visible])
         trusted = _partner(self.trusted)[labels]
         rows = visible & (trusted >= 0)

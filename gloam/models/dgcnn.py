@@ -98,6 +98,8 @@ class DGCNN(nn.Module):
         Returns:
             ``(G, 2)`` log-probabilities; column 1: same person.
         """
-        labels = one_hot(graphs.labels.clamp(0, NODE_LABELS - 1), NODE_LABELS).to(features.dtype)
-        inputs = torch.cat([labels, features[graphs.nodes]], dim=2) * graphs.mask[:, :, None]
-        return cast(Tensor, self.mlp(self.gnn(inputs, graphs.mask, graphs.adjacency.to(features.dtype))))
+        # Full precision under autocast: the order of the nodes and the verdict on a pair are choices.
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            labels = one_hot(graphs.labels.clamp(0, NODE_LABELS - 1), NODE_LABELS).to(features.dtype)
+            inputs = torch.cat([labels, features[graphs.nodes]], dim=2) * graphs.mask[:, :, None]
+            return cast(Tensor, self.mlp(self.gnn(inputs, graphs.mask, graphs.adjacency.to(features.dtype))))

@@ -273,12 +273,21 @@ def create_fabric(recipe: Recipe) -> Fabric:
     train the same run side by side.
 
     Raises:
-        GloamError: fp16 without a GPU, or more devices than there are.
+        GloamError: fp16 without a GPU, more devices than there are, or several processes for a method of one.
     """
+    from gloam.methods import get_method
+
     train = recipe.train
     if "TORCHELASTIC_RUN_ID" in os.environ:
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         train = train.model_copy(update={"devices": local, "nodes": world // local})
+    several = train.devices * train.nodes > 1
+    for name in {stage.method_name for stage in recipe.resolved_stages().values()} if several else ():
+        if reason := get_method(name).one_process:
+            raise GloamError(
+                f"{name} cannot train in {train.devices * train.nodes} processes yet: {reason}. Set train.devices and "
+                "train.nodes to 1; with torchrun, --nproc-per-node 1."
+            )
     accelerator = train.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -289,7 +298,6 @@ def create_fabric(recipe: Recipe) -> Fabric:
     if accelerator == "cuda" and train.devices > torch.cuda.device_count():
         raise GloamError(f"train.devices is {train.devices}, but this machine has {torch.cuda.device_count()} GPUs.")
     precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[train.precision]
-    several = train.devices * train.nodes > 1
     return Fabric(
         accelerator=accelerator,
         devices=train.devices,

@@ -182,7 +182,7 @@ def _data(name: str) -> list[Batch]:
     return found
 
 
-def _batch(method: Method[Any], data: Batch, context: MemoryContext) -> Batch:
+def training_batch(method: Method[Any], data: Batch, context: MemoryContext) -> Batch:
     """What the method's sampler and augmentation make of the data: labelled rows, second views, partners."""
     keep = context.labels >= 0
     batch = data.select(keep)
@@ -244,7 +244,7 @@ def _play(name: str, options: MethodOptions, data: Batch) -> list[Any]:
                 method.train()
                 labels = context.labels
                 seen += [labels.tolist(), context.logged]
-                batch = _batch(method, data, context)
+                batch = training_batch(method, data, context)
                 for _ in range(2):
                     outputs = method.training_step(batch)
                     seen.append({key: value.item() for key, value in outputs.items()})

@@ -133,10 +133,10 @@ def test_shuffled_labels_are_never_merged(name: str, sysu_root: Path, tmp_path: 
     ("method", "relabel"),
     [
         (PF | {"relabel": False}, "per_modality"),
-        (WSL | {"supervision": "supervised"}, "per_modality"),
+        ({"name": "wsl_vireid", "arch": "tiny", "supervision": "supervised"}, "per_modality"),
         (PF, "none"),
         (WSL, "none"),
-        (WSL | {"supervision": "baseline"}, "none"),
+        ({"name": "wsl_vireid", "arch": "tiny", "supervision": "baseline"}, "none"),
     ],
 )
 def test_labels_and_supervision_must_agree(
