@@ -24,6 +24,15 @@ from gloam.seeds import Purpose, mix_seed
 Indices = NDArray[np.int64]
 Batches = list[Indices]
 
+# Names that recipes used before samplers were named by what a batch holds.
+OLD_NAMES = {
+    "norm_triplet": "identity",
+    "cross_modality_triplet": "identity_share",
+    "cross_modality_random": "modality_halves",
+    "cross_modality_identity_tracklet": "identity_halves",
+    "identity_cross_modality": "identity_alternating",
+}
+
 
 class SamplerOptions(Options):
     """Options that every sampler has; a sampler's own model adds its own.
@@ -120,8 +129,6 @@ class Strategy(ABC, Generic[OptionsT]):
 def _check(name: str, entry: Any) -> None:
     if not (isinstance(entry, type) and issubclass(entry, Strategy)):
         raise GloamError(f"The sampler {name!r} must be a subclass of gloam.sampling.Strategy, not {entry!r}.")
-    from gloam.sampling.create import OLD_NAMES
-
     if name in OLD_NAMES:
         raise GloamError(f"The sampler {name!r} is an old name of gloam's own {OLD_NAMES[name]!r}. Choose another.")
     if entry.Options.model_fields["name"].default != name:

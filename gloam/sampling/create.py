@@ -9,18 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gloam.sampling.base import BatchSampler, EpochSampler, SamplerOptions, Samples, get_sampler
+from gloam.sampling.base import OLD_NAMES, BatchSampler, EpochSampler, SamplerOptions, Samples, get_sampler
 
 DEFAULT = "cross_modality_identity"
-# Names that recipes used before samplers were named by what a batch holds.
-OLD_NAMES = {
-    "norm_triplet": "identity",
-    "cross_modality_triplet": "identity_share",
-    "cross_modality_random": "modality_halves",
-    "cross_modality_identity_tracklet": "identity_halves",
-    "identity_cross_modality": "identity_alternating",
-}
-
 _log = logging.getLogger(__name__)
 
 
