@@ -122,6 +122,24 @@ class Recipe(Options):
                     )
         return {name: _checked(merge(top, changes), f"stage {name!r}") for name, changes in self.stages.items()}
 
+    def with_changes(self, changes: Mapping[str, Any]) -> Recipe:
+        """A recipe with other flags.
+
+        Args:
+            changes: dotted names and values: ``{"data.root": folder, "optimizer.lr": 0.05}``.
+
+        Raises:
+            GloamError: an unknown flag (the nearest is named) or a bad value.
+        """
+        nested: dict[str, Any] = {}
+        for name, value in changes.items():
+            place = nested
+            *sections, key = name.split(".")
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[key] = value
+        return _checked(merge(self.model_dump(mode="json"), nested), "the changed recipe")
+
     def complete(self) -> Recipe:
         """The recipe with every flag written out, so that later defaults do not change a saved run."""
         return resolve(self).recipe

@@ -7,6 +7,7 @@ import logging
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ from gloam.evaluation.evaluator import Results
 from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
-from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage, differing_keys, resolve, validate
+from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage, differing_keys, load_recipe, resolve, validate
 from gloam.training.loggers import open_loggers
 from gloam.training.logs import RunLogs
 from gloam.training.named_parts import check_named_parts
@@ -64,7 +65,8 @@ class RunResult:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
+    changes: Mapping[str, Any] | None = None,
     *,
     output: Path | None = None,
     resume: Path | None = None,
@@ -74,8 +76,9 @@ def train(
     """Train all stages of a recipe and score the final weights.
 
     Args:
-        recipe: what to train. A resume goes on with its run's recipe, of which only the machine's side may differ
+        recipe: what to train: a recipe, its name (``sysu_mm01/agw``) or its file. A resume goes on with its run's recipe, of which only the machine's side may differ
             (``MACHINE``: the data's place, workers, device, how often to log and save; ``MACHINE_SECTIONS``; plugins).
+        changes: flags that differ, by dotted name: ``{"data.root": folder, "optimizer.lr": 0.05}``.
         output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
         resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has.
         stop_after: stop (with a checkpoint) after so many epochs of this call, for time-limited machines.
@@ -87,6 +90,10 @@ def train(
     Raises:
         GloamError: bad recipe, data, weights or checkpoint, a run folder in use, or training that collapses.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    if changes:
+        recipe = recipe.with_changes(changes)
     checkpoint = Checkpoint.load(find_checkpoint(resume, prefer=("last",))) if resume is not None else None
     if checkpoint is not None and resume is not None:
         recipe = resumed_recipe(recipe, checkpoint.recipe)

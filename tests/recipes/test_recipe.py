@@ -124,3 +124,11 @@ def test_dry_run_prints_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 def test_missing_root_says_which_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "sysu_mm01/agw", "--weights", "none", "--method.arch", "tiny"]) == 2
     assert "--data.root" in capsys.readouterr().err
+
+
+def test_flags_are_changed_by_dotted_names() -> None:
+    recipe = load_recipe("sysu_mm01/agw").with_changes({"data.root": "/x", "optimizer.lr": 0.05, "method.wrt": "exact"})
+    assert (str(recipe.data.root), recipe.optimizer.lr, recipe.method["wrt"]) == ("/x", 0.05, "exact")
+    assert recipe.schedule == load_recipe("sysu_mm01/agw").schedule
+    with pytest.raises(GloamError, match=r"the changed recipe.*'optimizer\.rate'"):
+        recipe.with_changes({"optimizer.rate": 1})
