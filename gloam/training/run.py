@@ -76,8 +76,9 @@ def train(
     """Train all stages of a recipe and score the final weights.
 
     Args:
-        recipe: what to train: a recipe, its name (``sysu_mm01/agw``) or its file. A resume goes on with its run's recipe, of which only the machine's side may differ
-            (``MACHINE``: the data's place, workers, device, how often to log and save; ``MACHINE_SECTIONS``; plugins).
+        recipe: what to train: a recipe, its name (``sysu_mm01/agw``) or its file. A resume goes on with its run's
+            recipe, of which only the machine's side may differ (``MACHINE``: the data's place, workers, device, how
+            often to log and save; ``MACHINE_SECTIONS``; plugins).
         changes: flags that differ, by dotted name: ``{"data.root": folder, "optimizer.lr": 0.05}``.
         output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
         resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has.
