@@ -30,7 +30,7 @@ def cluster_by_infomap(
         ``(N,)`` int64 labels, numbered by the smallest index of their members; -1: outlier.
 
     Raises:
-        GloamError: the package is missing.
+        GloamError: the package is missing, no matrix of finite numbers, no row, or k below 1.
     """
     try:
         from infomap import Infomap

@@ -22,6 +22,7 @@ from gloam.search.neighbours import as_rows, neighbours_of
 from gloam.search.points import Points
 
 _ROWS = 256  # rows per block of the compiled loop
+_TOLERANCE = 1e-2  # of a length of 1: features that went through bfloat16 are off by up to 4e-3
 
 
 def jaccard_distance(features: ArrayLike | Tensor, *, k1: int = 30, k2: int = 6) -> csr_array:
@@ -40,9 +41,10 @@ def jaccard_distance(features: ArrayLike | Tensor, *, k1: int = 30, k2: int = 6)
         absent pair is exactly 1.
 
     Raises:
-        GloamError: no matrix of finite numbers, no row, or k1 or k2 below 1.
+        GloamError: no matrix of finite numbers, no row, rows that are not of length 1 (to 1 %, which leaves room for
+            half precision), or k1 or k2 below 1.
     """
-    return overlap_pairs(encode(features, k1=k1, k2=k2))
+    return overlap_pairs(encode(_unit_points(features), k1=k1, k2=k2))
 
 
 def near_pairs(features: ArrayLike | Tensor, *, limit: float, k1: int = 30, k2: int = 6) -> csr_array:
@@ -63,24 +65,37 @@ def near_pairs(features: ArrayLike | Tensor, *, limit: float, k1: int = 30, k2: 
     limit = as_number(limit, "A Jaccard distance threshold (eps)")
     if not 0 < limit < 1:
         raise GloamError(f"A Jaccard distance threshold (eps) must lie between 0 and 1, not {limit}.")
-    return overlap_pairs(encode(features, k1=k1, k2=k2), limit=limit, lower=True)
+    return overlap_pairs(encode(_unit_points(features), k1=k1, k2=k2), limit=limit, lower=True)
 
 
-def encode(features: ArrayLike | Tensor, *, k1: int = 30, k2: int = 6) -> csr_array:
+def encode(points: Points, *, k1: int = 30, k2: int = 6) -> csr_array:
     """Sparse k-reciprocal encodings V after local query expansion: ``(N, N)``, rows ordered by column.
 
     Raises:
-        GloamError: no matrix of finite numbers, no row, or k1 or k2 below 1.
+        GloamError: k1 or k2 below 1, or distances beyond float32.
     """
     k1 = as_whole_number(k1, "k1, the number of neighbours,")
     k2 = as_whole_number(k2, "k2, the number of neighbours that are averaged,")
-    points = as_rows(features)
     neighbours, _ = neighbours_of(points, k1)
     width = neighbours.shape[1]
     starts, columns = expanded_sets(neighbours, width, min(half_width(k1), width))
     encoding = sparse_rows(starts, columns, _weights(points, starts, columns))
     # k2 may exceed k1; the references cut it at the k1 neighbours they have.
     return averaged(encoding, neighbours, min(k2, width))
+
+
+def _unit_points(features: ArrayLike | Tensor) -> Points:
+    points = as_rows(features)
+    lengths = points.squares.sqrt()
+    row = int((lengths - 1).abs().argmax())
+    length = float(lengths[row])
+    if abs(length - 1) > _TOLERANCE:
+        raise GloamError(
+            f"The Jaccard distance needs features of length 1, but row {row} has length {length:.4g} (the largest "
+            f"deviation of {len(points)} rows). Divide each row by its length first: features / "
+            "numpy.linalg.norm(features, axis=1, keepdims=True)."
+        )
+    return points
 
 
 def _weights(points: Points, starts: np.ndarray, columns: np.ndarray) -> np.ndarray:

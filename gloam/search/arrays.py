@@ -167,8 +167,10 @@ def as_whole_number(value: Any, name: str, smallest: int = 1, largest: int | Non
         number = operator.index(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise GloamError(f"{name} must be a whole number, {limits}, not {_shown(value)}.") from error
-    if number < smallest or (largest is not None and number > largest):
-        raise GloamError(f"{name} must be {limits}, not {_shown(number)}.")
+    if number < smallest:
+        raise GloamError(f"{name} must be at least {smallest}, not {_shown(number)}.")
+    if largest is not None and number > largest:
+        raise GloamError(f"{name} must be at most {largest}, not {_shown(number)}.")
     return number
 
 

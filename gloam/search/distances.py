@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from gloam.errors import GloamError
 from gloam.precision import at_least_float32
 from gloam.search.arrays import as_choice, as_features, check_finite, check_same_width
 
@@ -111,6 +112,23 @@ def largest_entries(features: Tensor, name: str) -> Tensor:
     largest = torch.cat(parts)
     check_finite(largest, name)
     return largest
+
+
+def as_float32(features: Tensor, name: str) -> Tensor:
+    """Features as float32.
+
+    Raises:
+        GloamError: finite numbers that float32 cannot hold.
+    """
+    found = features.to(torch.float32)
+    if features.dtype == torch.float64 and len(features):
+        largest = float(largest_entries(features, name).max())
+        if largest > torch.finfo(torch.float32).max:
+            raise GloamError(
+                f"{name} reach {largest:.3g}, more than float32 holds. Divide all features by one number: that changes "
+                "no order."
+            )
+    return found
 
 
 def powers_of_two(values: Tensor) -> Tensor:

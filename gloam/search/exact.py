@@ -70,6 +70,11 @@ class Pool:
         self, products: Tensor, lengths: Tensor, ends: Ends, row: int, column: int, hidden: Hidden = NOTHING_HIDDEN
     ) -> None:
         """Look at the products of rows ``row`` .. with points ``column`` .., which come in ascending order."""
+        rows, columns = products.shape
+        if len(lengths) != rows or row + rows > len(self.sizes) or column + columns > len(ends.base):
+            raise IndexError(f"{products.shape} products from {row}, {column} on do not fit {len(self.sizes)} rows")
+        if len(hidden) and hidden.shape != (len(self.sizes), len(ends.base)):
+            raise IndexError(f"a mask of shape {hidden.shape} for {len(self.sizes)} rows, {len(ends.base)} points")
         arrays = [part.numpy() for part in (products, lengths)]
         step = partial(
             compiled_loops().absorb,

@@ -113,7 +113,8 @@ def overlap_rows(encoding: csr_array, lists: csr_array, first: int, stop: int) -
 
 
 def sparse_parts(matrix: csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Starts, columns and values of sparse rows."""
+    """Starts, columns and values of sparse rows, sound: the compiled loops read wherever they point."""
+    matrix.check_format(full_check=True)
     return matrix.indptr, matrix.indices, matrix.data
 
 

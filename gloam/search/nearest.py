@@ -53,7 +53,7 @@ def nearest(
     check_same_width(queries.values, points.values)
     if len(points) == 0:
         raise GloamError("The gallery is empty (0 rows), so there is nothing to find. Check the list of images.")
-    top = as_whole_number(top, "top, the number of entries per query,")
+    top = as_whole_number(top, "top, the number of entries per query,", largest=2**31 - 1)
     if top > len(points) and len(queries) * top > _LARGEST_RESULT:
         raise GloamError(f"top is {top}, but the gallery has {len(points)} entries. Ask for at most as many.")
     if exclude is not None and not callable(exclude):
@@ -92,6 +92,8 @@ def nearest_columns(distances: Tensor, count: int, hidden: Tensor | None = None)
         return _nearest_on_device(distances, count, hidden)
     found = torch.empty((len(distances), count), dtype=torch.int64)
     mask = NOTHING_HIDDEN if hidden is None else np.ascontiguousarray(hidden.numpy())
+    if distances.ndim != 2 or (hidden is not None and hidden.shape != distances.shape):
+        raise ValueError(f"distances of shape {tuple(distances.shape)}, hidden entries of shape {mask.shape}")
     values, places = np.ascontiguousarray(distances.detach().numpy()), found.numpy()
     if count:
         for _ in map_blocks(partial(compiled_loops().nearest_of_rows, values, mask, places), len(values), 64):

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gloam.errors import GloamError
 from gloam.search.arrays import as_features, check_finite
 from gloam.search.blocks import map_blocks
-from gloam.search.distances import Metric, block_rows, largest_entries, powers_of_two
+from gloam.search.distances import Metric, as_float32, block_rows, largest_entries, powers_of_two
 
 SQUARED, ROOT, COSINE = 0, 1, 2  # kinds of exact distance: squared Euclidean, Euclidean, 1 - cosine
 # Lengths whose squares, and those of much smaller differences, float32 holds.
@@ -113,9 +112,9 @@ def as_points(features: Any, metric: Metric, name: str = "features") -> Points:
         GloamError: not a matrix of numbers, NaN or infinite entries, or float64 numbers that float32 cannot hold.
     """
     tensor = as_features(features, name)
-    if tensor.dtype == torch.float64:
-        tensor = _from_float64(tensor, metric, name)
-    tensor = tensor.to(torch.float32).contiguous()
+    if metric == "cosine" and tensor.dtype == torch.float64:
+        tensor = tensor / powers_of_two(largest_entries(tensor, name))[:, None]
+    tensor = as_float32(tensor, name).contiguous()
     if tensor.device.type == "cpu":
         squares = torch.empty(len(tensor), dtype=torch.float64)
         _fill_squares(tensor.numpy(), squares.numpy())
@@ -132,18 +131,6 @@ def shrinking(*points: Points) -> float:
     if largest == 0 or _SMALL <= largest <= _LARGE:
         return 1.0
     return 1 / float(powers_of_two(torch.tensor(largest, dtype=torch.float64)))
-
-
-def _from_float64(tensor: Tensor, metric: Metric, name: str) -> Tensor:
-    largest = largest_entries(tensor, name)
-    if metric == "cosine":
-        return (tensor / powers_of_two(largest)[:, None]).to(torch.float32)
-    if len(tensor) and float(largest.max()) > torch.finfo(torch.float32).max:
-        raise GloamError(
-            f"{name} reach {float(largest.max()):.3g}, more than float32 holds. Divide all features by one number: "
-            "that changes no order."
-        )
-    return tensor.to(torch.float32)
 
 
 def _fill_squares(values: NDArray[np.float32], squares: NDArray[np.float64]) -> None:
