@@ -32,6 +32,7 @@ _SECTIONS = ("augment", "sampler", "optimizer", "schedule", "train", "evaluation
 # What a whole run has once, whatever its stages say.
 _OF_THE_RUN = {("train", key) for key in ("seed", "precision", "devices", "nodes", "accelerator")}
 _MARK = object()
+_PLUGINS = "\n\nAlso: --plugins MODULE[,MODULE] imports modules of your own first; the saved recipe keeps them."
 
 
 class RunFlags(BaseModel):
@@ -83,7 +84,7 @@ def parse_overrides(recipe: Recipe, words: Sequence[str], *, program: str = "glo
         model,
         words,
         prog=program,
-        description=f"{recipe.description or 'Train a recipe.'}\n\nExample:\n    {program} --data.root DIR",
+        description=f"{recipe.description or 'Train a recipe.'}\n\nExample:\n    {program} --data.root DIR{_PLUGINS}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     sections = [name for name in model.model_fields if name not in RunFlags.model_fields]
