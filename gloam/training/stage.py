@@ -27,7 +27,7 @@ from gloam.pixels.store import PixelStore
 from gloam.progress import progress_bar
 from gloam.recipes.recipe import Recipe
 from gloam.sampling.base import create_sampler
-from gloam.training.context import TrainingContext, mix_seed, pseudo_label_quality
+from gloam.training.context import TrainingContext, epoch_numbers, mix_seed
 from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
 from gloam.training.optimizers import create_optimizer, set_learning_rate
@@ -187,7 +187,7 @@ class Stage:
             "epoch": epoch,
             "lr": rate,
             **means,
-            **context.logged,
+            **epoch_numbers(context, self.data.truth, self.data.partners()),
             "images_per_second": images / seconds,
             "seconds": seconds,
         }
@@ -238,7 +238,6 @@ class Stage:
         }
 
     def _context(self, epoch: int) -> TrainingContext:
-        truth = self.data.truth
         return TrainingContext(
             self.method,
             stage=self.name,
@@ -248,9 +247,8 @@ class Stage:
             modalities=self._modalities,
             cams=self._cams,
             seed=self.recipe.train.seed,
-            extract=self.extract,
-            score_labels=lambda labels: pseudo_label_quality(labels, truth),
-            partners=self.data.partners(),
+            # Not the bound method: its object is this stage, which knows the truth.
+            extract=lambda function, rows: self.extract(function, rows),
         )
 
     def _probe(self) -> Tensor:
