@@ -45,13 +45,28 @@ def shuffled_frames(clips: Tensor, modalities: Tensor, generator: torch.Generato
 
 
 def foreign_frames(clips: Tensor, modalities: Tensor, generator: torch.Generator) -> Tensor:
-    """The first frame stays; every later one comes from a random clip of the same batch and light."""
+    """The first frame stays; every later one comes from another random clip of the same batch and modality.
+
+    No clip keeps a later frame of its own. One that is alone in its modality takes frames of the other one.
+
+    Raises:
+        GloamError: a batch of one clip.
+    """
+    if len(clips) < 2:
+        raise GloamError("Foreign frames come from other clips, but a batch holds only one. Raise the batch size.")
     rows = torch.arange(len(clips))[:, None].repeat(1, clips.shape[1])
-    lights = modalities.cpu()
-    for modality in lights.unique():
-        same = torch.nonzero(lights == modality).flatten()
+    kinds = modalities.cpu()
+    for modality in kinds.unique():
+        same = torch.nonzero(kinds == modality).flatten()
+        others = torch.nonzero(kinds != modality).flatten()
         for position in range(1, clips.shape[1]):
-            rows[same, position] = same[torch.randperm(len(same), generator=generator)]
+            if len(same) == 1:
+                rows[same, position] = others[torch.randint(len(others), (1,), generator=generator)]
+                continue
+            # Each clip gives its frame to the one some places behind it in a random order: never to itself.
+            order = same[torch.randperm(len(same), generator=generator)]
+            shift = int(torch.randint(1, len(same), (1,), generator=generator))
+            rows[order, position] = order.roll(shift)
     return clips[rows.to(clips.device), torch.arange(clips.shape[1], device=clips.device)]
 
 
@@ -187,6 +202,9 @@ def _features(
 ) -> Tensor:
     """``(N, controls, D)`` unit features in record order."""
     generator = torch.Generator().manual_seed(seed)
+    batch_size = recipe.evaluation.batch_size if batch_size is None else batch_size
+    while len(records) > 1 and len(records) % batch_size == 1:
+        batch_size += 1  # no last batch of one clip, which has no other to take frames from
 
     def compute(clips: Tensor, modalities: Tensor) -> Tensor:
         outputs = []
@@ -204,7 +222,7 @@ def _features(
         records,
         store,
         function=compute,
-        batch_size=recipe.evaluation.batch_size if batch_size is None else batch_size,
+        batch_size=batch_size,
         frames=recipe.data.frames,
         frame_choice=recipe.data.test_clip,
         workers=recipe.data.workers,
