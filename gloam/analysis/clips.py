@@ -168,11 +168,16 @@ def score_clip_controls(
         Scores. Memory: four features per query and gallery record.
 
     Raises:
-        GloamError: a method for single images, or what :func:`load_run` raises.
+        GloamError: a method for single images, several clips per tracklet, or what :func:`load_run` raises.
     """
     method, recipe, splits, target = load_run(run, data_root=data_root, device=device)
     if not method.is_video or not recipe.data.frames:
         raise GloamError(f"{run} is a run of {recipe.method_name!r}, which has no clips. Give a run of a video method.")
+    if recipe.data.test_clip == "all":
+        raise GloamError(
+            f"{run} is tested with all clips of a tracklet (data.test_clip all); gloam clips changes one clip of each. "
+            "Give a run with another rule, for example evenly."
+        )
     if workers is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": workers})})
     sides = []

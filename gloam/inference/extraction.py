@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
 from gloam.augmentation.augmenter import normalize
-from gloam.batches.clips import FixedFrames
+from gloam.batches.clips import FixedFrames, count_clips
 from gloam.batches.loaders import test_loader
 from gloam.datasets import Record
 from gloam.errors import GloamError
@@ -54,7 +54,8 @@ def extract_features(
         batch_size: samples per forward pass.
         mirror: mean of the image's and its mirror image's output, scaled back to unit length.
         frames: clip length for tracklets.
-        frame_choice: which frames of a tracklet make a clip.
+        frame_choice: which frames of a tracklet make a clip. ``all``: the mean over the clips that hold all of them,
+            scaled back to unit length.
         workers: loader processes.
         device: where to compute.
         precision: dtype of an autocast region, or None for float32.
@@ -87,30 +88,45 @@ def extract_features(
         indices=mine,
     )
     compute = function or method.extract
-    parts = []
+    lengths = np.fromiter((len(records[i].paths) for i in mine), np.int64, len(mine))
+    # Whose clip each row of a batch is; a batch may end inside a tracklet.
+    owners = torch.from_numpy(np.repeat(np.arange(len(mine)), count_clips(lengths, frames, frame_choice)))
+    # One tensor from the first batch on: joining parts at the end would hold the result twice.
+    found: Tensor | None = None
+    filled = 0
     try:
-        for loaded in track(loader, progress, total=len(mine), weigh=len):
+        for loaded in track(loader, progress, total=len(owners), weigh=len):
             batch = loaded.to(device)
             images = normalize(batch.images)
             with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
                 output = compute(images, batch.modalities)
                 if mirror:
                     output = unit_length(output + compute(images.flip(-1), batch.modalities), dim=1, eps=1e-12)
-            parts.append(output.float().cpu())
+            if found is None:
+                found = torch.zeros(len(mine), *output.shape[1:])
+            rows = owners[filled : filled + len(output)]
+            if len(owners) == len(mine):
+                found[rows] = output.to(found)
+            else:
+                found.index_add_(0, rows, output.to(found))
+            filled += len(output)
     finally:
         method.train(was_training)
+    if found is not None and len(owners) != len(mine):
+        means = found / torch.bincount(owners).reshape(-1, *[1] * (found.ndim - 1))
+        found = unit_length(means, dim=-1, eps=1e-12) if means.ndim > 1 else means
     if world_size == 1 or gather is None:
-        return torch.cat(parts) if parts else torch.zeros(0, 0)
-    return _gather_shares(parts, share, len(chosen), gather)
+        return torch.zeros(0, 0) if found is None else found
+    return _gather_shares(found, share, len(chosen), gather)
 
 
-def _gather_shares(parts: list[Tensor], share: int, total: int, gather: Callable[[Tensor], Tensor]) -> Tensor:
+def _gather_shares(found: Tensor | None, share: int, total: int, gather: Callable[[Tensor], Tensor]) -> Tensor:
     """Pad to equal shares, exchange, cut the padding off. A process without records still takes part."""
     sizes = torch.full((_MOST_AXES,), -1)
-    if parts:
-        sizes[: parts[0].ndim - 1] = torch.tensor(parts[0].shape[1:], dtype=torch.int64)
+    if found is not None:
+        sizes[: found.ndim - 1] = torch.tensor(found.shape[1:], dtype=torch.int64)
     shape = [int(size) for size in gather(sizes).amax(dim=0) if size >= 0]
-    own = torch.cat(parts) if parts else torch.zeros(0, *shape)
     padded = torch.zeros(share, *shape)
-    padded[: len(own)] = own
+    if found is not None:
+        padded[: len(found)] = found
     return gather(padded).flatten(0, 1)[:total]
