@@ -146,8 +146,9 @@ def _real_images(model: Model, splits: DatasetSplits, only: Modality | None) -> 
     if data.frames is None:
         pixels = store.read(starts)
     else:
+        rule: Any = "evenly" if data.test_clip == "all" else data.test_clip  # one clip of each is compared
         clips = [
-            start + choose_frames(len(record.paths), data.frames, data.test_clip)
+            start + choose_frames(len(record.paths), data.frames, rule)
             for start, record in zip(starts, kept, strict=True)
         ]
         frames = store.read(np.concatenate(clips))

@@ -28,7 +28,7 @@ from gloam.progress import progress_bar
 from gloam.recipes.recipe import Recipe
 from gloam.sampling import create_sampler
 from gloam.seeds import mix_seed
-from gloam.training.context import TrainingContext, pseudo_label_quality
+from gloam.training.context import TrainingContext, epoch_numbers
 from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
 from gloam.training.optimizers import create_optimizer, set_learning_rate
@@ -177,12 +177,13 @@ class Stage:
         if hint := self._guard.check_epoch(self._probe(), means, epoch):
             self.logs.warn(hint)
         seconds = time.perf_counter() - started
+        truth = self.data.truth if self.data.splits.labelled else None
         return {
             "stage": self.name,
             "epoch": epoch,
             "lr": rate,
             **means,
-            **context.logged,
+            **epoch_numbers(context, truth, self.data.partners()),
             "images_per_second": images / seconds,
             "seconds": seconds,
         }
@@ -233,7 +234,6 @@ class Stage:
         }
 
     def _context(self, epoch: int) -> TrainingContext:
-        truth = self.data.truth if self.data.splits.labelled else None
         return TrainingContext(
             self.method,
             stage=self.name,
@@ -243,9 +243,8 @@ class Stage:
             modalities=self._modalities,
             cams=self._cams,
             seed=self.recipe.train.seed,
-            extract=self.extract,
-            score_labels=lambda labels: pseudo_label_quality(labels, truth),
-            partners=self.data.partners(),
+            # Not the bound method: its object is this stage, which knows the truth.
+            extract=lambda function, rows: self.extract(function, rows),
         )
 
     def _probe(self) -> Tensor:

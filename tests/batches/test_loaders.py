@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gloam.batches.batch import Batch
-from gloam.batches.clips import choose_frames
+from gloam.batches.clips import all_clips, choose_frames
 from gloam.batches.loaders import test_loader, train_loader
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
@@ -154,6 +154,24 @@ def test_test_clips_are_evenly_spaced(root: Path) -> None:
     for record, clip in zip(records, images, strict=True):
         np.testing.assert_array_equal(clip, store.read(start + choose_frames(len(record.paths), 6)))
         start += len(record.paths)
+
+
+def test_all_clips_of_a_tracklet_follow_each_other(root: Path) -> None:
+    records = _tracklets()
+    store = _store(root, records)
+    starts = np.cumsum([0] + [len(r.paths) for r in records])
+    expected = [(i, starts[i] + clip) for i, r in enumerate(records) for clip in all_clips(len(r.paths), 3)]
+    assert len(expected) > len(records)
+    for order in (list(range(len(records))), [4, 11, 0]):
+        wanted = [(i, clip) for own in order for i, clip in expected if i == own]
+        batches = list(test_loader(records, store, batch_size=4, frames=3, frame_choice="all", indices=order))
+        assert {len(b) for b in batches[:-1]} <= {4}
+        assert torch.cat([b.indices for b in batches]).tolist() == [i for i, _ in wanted]
+        assert torch.cat([b.pids for b in batches]).tolist() == [records[i].pid for i, _ in wanted]
+        images = torch.cat([b.images for b in batches]).numpy()
+        for (_, frames), clip in zip(wanted, images, strict=True):
+            np.testing.assert_array_equal(clip, store.read(frames))
+    assert list(test_loader(records, store, batch_size=4, frames=3, frame_choice="all", indices=[])) == []
 
 
 def test_mistakes(root: Path) -> None:
