@@ -14,6 +14,7 @@ from gloam.datasets.files import natural_key, render_tree, side_by_side
 from gloam.datasets.records import DatasetSplits, RawId, Record
 from gloam.errors import GloamError, did_you_mean
 
+_LEAST, _MOST = -(2**63), 2**63 - 1
 _log = logging.getLogger(__name__)
 
 
@@ -144,6 +145,11 @@ class Dataset(ABC):
         for part in self.required_parts:
             if not getattr(splits, part):
                 raise self.wrong_root(f"No {part} image was found")
+        for record in (*splits.train, *splits.query, *splits.gallery, *splits.auxiliary):
+            if not (_LEAST <= record.pid <= _MOST and _LEAST <= record.cam <= _MOST):
+                raise GloamError(f"{self.title}: {record.paths[0]} has an id or camera of more than 64 bits.")
+            if any("\0" in path for path in record.paths):
+                raise GloamError(f"{self.title}: a list names a file with a null byte: {record.paths[0]!r}.")
         if splits.notice:
             _log.warning("%s: %s", self.name, splits.notice)
         return splits

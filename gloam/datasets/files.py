@@ -15,6 +15,7 @@ from gloam.errors import GloamError
 from gloam.image_files import is_image
 
 _NUMBER = re.compile(r"(\d+)")
+_DIGITS = 18  # of numbers that surely fit 64 bits
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -22,6 +23,11 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     # Not isdigit, which is true of superscripts; not too long for a number either.
     parts = _NUMBER.split(name)
     return tuple((1, int(p), "") if p.isdecimal() and len(p) < 1000 else (0, 0, p) for p in parts)
+
+
+def whole_number(word: str) -> int | None:
+    """The number that a word of digits is, if it fits 64 bits; else None."""
+    return int(word) if word.isdecimal() and len(word) <= _DIGITS else None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -49,9 +55,12 @@ def read_ids(path: Path) -> tuple[int, ...]:
     words = re.split(r"[,;\s]+", lines[0]) if lines else []
     ids = set()
     for word in filter(None, words):
-        if not word.isdecimal():
-            raise GloamError(f"{path}: {word!r} is no id. Expected whole numbers separated by commas, as in 6,10,17.")
-        ids.add(int(word))
+        number = whole_number(word)
+        if number is None:
+            raise GloamError(
+                f"{path}: {word[:40]!r} is no id. Expected whole numbers separated by commas, as in 6,10,17."
+            )
+        ids.add(number)
     if not ids:
         raise GloamError(f"{path} holds no ids. Expected whole numbers separated by commas, as in 6,10,17.")
     return tuple(sorted(ids))
@@ -69,9 +78,10 @@ def read_path_labels(path: Path) -> list[tuple[str, int]]:
     pairs = []
     for line in read_lines(path):
         fields = line.rstrip(",").replace("\\", "/").split()
-        if len(fields) < 2 or not fields[1].rstrip(",").isdecimal():
-            raise GloamError(f"{path}: cannot read the line {line!r}. Expected 'folder/image.jpg LABEL'.")
-        pairs.append((fields[0].rstrip(",").removeprefix("./"), int(fields[1].rstrip(","))))
+        label = whole_number(fields[1].rstrip(",")) if len(fields) > 1 else None
+        if label is None:
+            raise GloamError(f"{path}: cannot read the line {line[:80]!r}. Expected 'folder/image.jpg LABEL'.")
+        pairs.append((fields[0].rstrip(",").removeprefix("./"), label))
     if not pairs:
         raise GloamError(f"{path} is empty. Expected lines 'folder/image.jpg LABEL'.")
     return pairs

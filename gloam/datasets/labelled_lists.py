@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from gloam.datasets.base import relabel
+from gloam.datasets.files import whole_number
 from gloam.datasets.records import Modality, RawId, Record
 
 
@@ -27,8 +28,9 @@ def labelled_records(
     """
     pairs = {(PurePosixPath(path).parent.name, label) for rows in lists.values() for path, label in rows}
     remarks = []
-    by_folder = all(folder.isdecimal() for folder, _ in pairs)
-    if not (by_folder and len({int(f) for f, _ in pairs}) == len(pairs) == len({label for _, label in pairs})):
+    folders = {folder: whole_number(folder) for folder, _ in pairs}
+    by_folder = None not in folders.values()
+    if not (by_folder and len(set(folders.values())) == len(pairs) == len({label for _, label in pairs})):
         by_folder = False
         remarks.append("folder numbers and labels of the lists disagree: the labels are used as ids")
     label_map = {int(folder) if by_folder else label: label for folder, label in pairs}

@@ -287,6 +287,8 @@ def write_table(splits: DatasetSplits, path: str | Path) -> None:
                 number += 1
                 tracklet = str(number) if len(record.paths) > 1 else ""
                 word = "val" if split == "train" and record.pid_raw in held else split
+                if split == "gallery" and not splits.query:
+                    word = "test"  # of people with one image each
                 for frame in record.paths:
                     name = (root / frame).as_posix().removeprefix(base)
                     writer.writerow((name, record.pid_raw, record.cam, record.modality.name.lower(), tracklet, word))

@@ -143,6 +143,16 @@ def test_folders_that_may_not_be_listed_are_named(tmp_path, monkeypatch):
         list(walk_images(tmp_path))
 
 
+def test_people_with_one_image_each_cannot_be_scored(tmp_path):
+    trees.put(tmp_path, *(f"p{p}/1.jpg" for p in range(4)))
+    splits = load_dataset("table", tmp_path, write_split=str(tmp_path / "divided.csv"))
+    assert splits.query == ()
+    assert len(splits.gallery) == 2
+    assert "nothing can be scored" in splits.notice
+    again = load_dataset("table", tmp_path / "divided.csv")
+    assert (again.train, again.gallery, again.notice) == (splits.train, splits.gallery, splits.notice)
+
+
 def test_training_only(tmp_path):
     trees.put(tmp_path, *(f"p{p}/{n}.jpg" for p in range(3) for n in range(2)))
     splits = load_dataset("table", tmp_path, test_fraction=0)
