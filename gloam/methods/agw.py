@@ -18,7 +18,7 @@ from gloam.errors import GloamError
 from gloam.losses.consistency import soft_cross_entropy, softened_divergence
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import LabelSmoothing, Method, Pooling, TripletOptions
+from gloam.methods.contract import Blocks, LabelSmoothing, Method, Pooling, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
@@ -32,7 +32,7 @@ class AGWOptions(TripletOptions):
 
     pooling: Pooling = "gem"  # released: p = 3, not learned
     label_smoothing: LabelSmoothing = 0.0
-    nonlocal_blocks: tuple[int, int, int, int] = Field(
+    nonlocal_blocks: tuple[Blocks, Blocks, Blocks, Blocks] = Field(
         (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
     )
     nonlocal_width: Literal["released", "half"] = Field("released", description="inner width: 1 as released, or C/2")
