@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class Option:
                 value = type(self.default)(str(value))
             except ValueError as error:
                 raise GloamError(f"{text} must be a number.") from error
+            if not math.isfinite(value) or abs(value) >= 2**63:
+                raise GloamError(f"{text} is no usable number.")
             low, high = self.least, self.most
             if (low is not None and value < low) or (high is not None and value > high):
                 span = f"from {low} to {high}" if high is not None else f"at least {low}"

@@ -19,7 +19,7 @@ from gloam.errors import GloamError
 from gloam.losses.consistency import soft_cross_entropy, softened_divergence
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import LAST_STAGE, LabelSmoothing, Method, OnlyWith, Pooling, TripletOptions
+from gloam.methods.contract import LAST_STAGE, Blocks, LabelSmoothing, Method, OnlyWith, Pooling, TripletOptions
 from gloam.models.backbone import create_backbone, is_timm
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
@@ -33,7 +33,7 @@ class AGWOptions(TripletOptions):
 
     pooling: Pooling = "gem"  # released: p = 3, not learned
     label_smoothing: LabelSmoothing = 0.0
-    nonlocal_blocks: tuple[int, int, int, int] = Field(
+    nonlocal_blocks: tuple[Blocks, Blocks, Blocks, Blocks] = Field(
         (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
     )
     nonlocal_width: Literal["released", "half"] = Field("released", description="inner width: 1 as released, or C/2")

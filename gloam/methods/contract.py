@@ -81,6 +81,7 @@ class MethodOptions(Options):
 # Fields that methods share; a method may give another default.
 LastStride = Annotated[Literal[1, 2], Field(description="stride of the last stage")]
 Pooling = Annotated[Literal["avg", "max", "gem", "gem_learnable"], Field(description="pooling of the last map")]
+Blocks = Annotated[int, Field(ge=0, le=100)]  # of one stage
 LabelSmoothing = Annotated[float, Field(ge=0, lt=1, description="label smoothing of the identity loss")]
 MemoryMomentum = Annotated[float, Field(ge=0, lt=1, description="weight of the old memory row [--momentum]")]
 

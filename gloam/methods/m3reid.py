@@ -17,7 +17,7 @@ from gloam.batches.batch import Batch
 from gloam.errors import GloamError
 from gloam.losses.multi_modality import multi_modality_alignment, separation_loss
 from gloam.methods import register
-from gloam.methods.contract import LAST_STAGE, BackboneOptions, LastStride, Method, OnlyWith
+from gloam.methods.contract import LAST_STAGE, BackboneOptions, Blocks, LastStride, Method, OnlyWith
 from gloam.models.backbone import create_backbone
 from gloam.models.multi_view_attention import MultiViewAttention
 from gloam.models.released_names import rename_prefixes
@@ -39,7 +39,9 @@ class M3ReIDOptions(BackboneOptions):
     last_stride: LastStride = 2  # the release keeps that of ImageNet networks
     heads: int = Field(2, ge=1, description="attention masks per view")
     pooling: Literal["gem", "avg"] = Field("gem", description="pooling of a frame under a mask")
-    nonlocal_blocks: tuple[int, int, int, int] = Field((0, 2, 3, 0), description="non-local blocks per ResNet stage")
+    nonlocal_blocks: tuple[Blocks, Blocks, Blocks, Blocks] = Field(
+        (0, 2, 3, 0), description="non-local blocks per ResNet stage"
+    )
     nonlocal_reduction: int = Field(4, ge=1, description="channel reduction inside a non-local block")
     weight_alignment: float = Field(1.0, ge=0, description="weight of both MMA losses")
     weight_orthogonal: float = Field(1.0, ge=0, description="weight of the orthogonal frame regulariser (OFR)")

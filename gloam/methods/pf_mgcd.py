@@ -43,7 +43,7 @@ class PFMGCDOptions(BackboneOptions):
     feature_dim: int = Field(256, ge=1, description="width of identity and modality features [--feature-dim]")
     isg: IsgVariant = Field("restitution", description="disentanglement: repaired default or a released form")
     id_pool: IdPool = Field("gem", description="pooling of the restituted map")
-    style_hidden: int | None = Field(None, description="hidden width of the style head; released: channels")
+    style_hidden: int | None = Field(None, ge=1, description="hidden width of the style head; released: channels")
     match: bool = Field(True, description="weak: match infrared to visible identities; off: they are never joined")
     memory_momentum: float = Field(0.9, ge=0, lt=1, description="weight of the old prototype [--memory-momentum]")
     init_memory: bool = Field(True, description="fill the memory from the teacher after warm-up [--init-memory]")

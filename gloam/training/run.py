@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import platform
@@ -155,13 +156,9 @@ def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
     content |= {section: asked[section] for section in MACHINE_SECTIONS}
     content["plugins"] = list(dict.fromkeys([*saved.plugins, *given.plugins]))
     recipe = validate(content, "resumed recipe")
-    free = {
-        "description",
-        "expected",
-        "plugins",
-        *(f"{section}.{key}" for section, keys in MACHINE.items() for key in keys),
-    }
-    changed = [key for key in differing_keys(given, recipe) if key not in free]
+    free = {f"{section}.{key}" for section, keys in MACHINE.items() for key in keys}
+    words = ("description", "expected", "plugins", "trains_on")
+    changed = [key for key in differing_keys(given, recipe) if key not in free and key.split(".")[0] not in words]
     if changed:
         raise GloamError(
             f"A resumed run goes on with its own recipe; {', '.join(changed)} cannot change. Leave the flags out, or "
@@ -194,6 +191,7 @@ class _Run:
         self.progress = progress and fabric.is_global_zero
         self.remaining = stop_after
         self.best: dict[str, float] | None = checkpoint.best if checkpoint else None
+        self._made = [parent for parent in folder.absolute().parents if not parent.exists()]
         loggers = self._prepare_folder(new=checkpoint is None)
         history = checkpoint.history if checkpoint else None
         self.logs = RunLogs(folder if fabric.is_global_zero else None, history, loggers)
@@ -222,6 +220,9 @@ class _Run:
         saved = self.folder / "checkpoints"
         if self.fabric.is_global_zero and self.checkpoint is None and saved.is_dir() and not any(saved.iterdir()):
             shutil.rmtree(self.folder)
+            for parent in self._made:
+                with contextlib.suppress(OSError):  # another run's
+                    parent.rmdir()
 
     def _result(self, results: Results | None) -> RunResult:
         return RunResult(self.folder, results, self.fabric.is_global_zero)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +14,14 @@ from torch import Tensor
 from gloam.datasets import DatasetSplits, Record
 from gloam.datasets.validation import hold_out
 from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
-from gloam.errors import GloamError
+from gloam.devices import largest_memory
+from gloam.errors import GloamError, did_you_mean
+from gloam.evaluation.protocols import find_protocols
 from gloam.inference.sources import load_splits, open_records
 from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
-from gloam.recipes.recipe import ResolvedRecipe, ResolvedStage
+from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage
+from gloam.sampling import IdentityBatches, PlainBatches
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +87,7 @@ def prepare_data(plan: ResolvedRecipe, *, weak: WeakLabels | None = None, progre
 
     Raises:
         GloamError: data and a stage's method do not fit (no training records, one modality only, images for a video
-            method), or saved permutations of other data.
+            method), images that do not fit into memory, or saved permutations of other data.
     """
     recipe, stages = plan.recipe, plan.stages.values()
     test = load_splits(recipe.data)
@@ -96,6 +99,10 @@ def prepare_data(plan: ResolvedRecipe, *, weak: WeakLabels | None = None, progre
         splits = replace(test, train=validation.train, label_map=validation.label_map)
     for stage in stages:
         _check_fit(splits, stage)
+        # A misspelt protocol would be told only after training.
+        find_protocols(test, stage.recipe.evaluation.protocols)
+    _check_memory(test, stages)
+    _warn_about_other_counts(recipe, test)
     truth = torch.tensor([record.pid for record in splits.train], dtype=torch.int64)
     if recipe.data.relabel == "none":
         weak = None
@@ -143,7 +150,40 @@ def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:
         raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
     if recipe.data.frames and not method.is_video:
         raise GloamError(f"Method {name!r} works on single images. Remove data.frames.")
+    feature = recipe.evaluation.feature
+    if feature is not None and feature not in method.features:
+        raise GloamError(f"Method {name!r} has no feature {feature!r}. {did_you_mean(feature, method.features)}")
     _check_labels(stage)
+
+
+def _check_memory(splits: DatasetSplits, stages: Iterable[ResolvedStage]) -> None:
+    """A batch's images alone must fit: 8 bits as read, then float32 before and after augmentation."""
+    memory = largest_memory()
+    longest = max(len(splits.train), len(splits.query), len(splits.gallery))
+    for stage in stages:
+        data, sampler = stage.recipe.data, stage.recipe.sampler
+        drawn = sampler.identities * sampler.instances if isinstance(sampler, IdentityBatches) else 1
+        rows = max(drawn, sampler.batch_size if isinstance(sampler, PlainBatches) else 1)
+        rows = max(rows, min(stage.recipe.evaluation.batch_size, longest))
+        needed = rows * (data.frames or 1) * 3 * data.height * data.width * 9
+        if memory is not None and needed > memory:
+            raise GloamError(
+                f"A batch of {rows:,} images of {data.height} x {data.width} needs {needed / 2**30:,.0f} GiB before "
+                f"any network, this machine has {memory / 2**30:,.0f} GiB. Lower data.height and data.width, the sizes "
+                "of the sampler section, or evaluation.batch_size."
+            )
+
+
+def _warn_about_other_counts(recipe: Recipe, splits: DatasetSplits) -> None:
+    """Scores are comparable on the published training set only."""
+    stated = recipe.trains_on
+    if stated is not None and len(splits.train) != stated.records:
+        kind = "images" if stated.images else "tracklets"
+        _log.warning(
+            "This recipe's published run trained on %s %s of %s people (%s); these data have %s. "
+            "Its scores cannot be compared with the published ones.",
+            f"{stated.records:,}", kind, f"{stated.identities:,}", stated.source, f"{len(splits.train):,}",
+        )  # fmt: skip
 
 
 def _check_labels(stage: ResolvedStage) -> None:

@@ -223,3 +223,50 @@ def test_stage_flags_that_go_through_a_value(tmp_path: Path) -> None:
     for words in ("--stages.pre-train.train.epochs.more 3", "--stages.finetune.method.name.x 1"):
         with pytest.raises(GloamError, match="is a value, not a section"):
             parse_overrides(tiny_recipe(tmp_path, stages=STAGES), words.split())
+
+
+# --- refused runs
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--data.height 60000 --data.width 60000 --sampler.identities 100 --sampler.instances 100",
+        "--evaluation.feature nothing",
+        "--weights nothing.pth",
+        "--sampler.identities 99",
+        "--method.arch timm:nothing",
+        "--evaluation.protocols nothing",
+        "--optimizer.lr inf",
+        "--augment.pad 99999999999999999999",
+        "--schedule.milestones -1",
+        "--data.workers -3",
+        "--train.iterations 99999999999999999999",
+        "--sampler.epoch-multiplier 1000000000",
+    ],
+)
+def test_a_refused_run_leaves_no_folder(
+    words: str, sysu_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_recipe(sysu_root).save(tmp_path / "tiny.yaml")
+    code: object = None
+    try:
+        code = cli.main(["train", "tiny.yaml", "--quiet", *words.split()])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_images_that_do_not_fit_into_memory_say_so(sysu_root: Path) -> None:
+    from gloam.training.training_data import prepare_data
+
+    large = tiny_recipe(
+        sysu_root, data={"height": 60_000, "width": 60_000}, sampler={"identities": 50, "instances": 50}
+    )
+    with pytest.raises(GloamError, match=r"2,500 images of 60000 x 60000 needs 226,311 GiB.* Lower data\.height"):
+        prepare_data(resolve(large), progress=False)
+    many = tiny_recipe(sysu_root, evaluation={"batch_size": 1_000_000})
+    prepare_data(resolve(many), progress=False)  # never more rows than there are images

@@ -237,6 +237,15 @@ def test_partners_share_the_label() -> None:
     assert {b for a, b in seen if a == anchor} <= set(np.flatnonzero(labels == labels[anchor]).tolist())
 
 
+def test_processes_draw_partners_independently() -> None:
+    one_person = (np.zeros(400, int), np.tile([0, 1], 200), np.zeros(400, int))
+    options = {"name": "shuffle", "batch_size": 50, "partners": True}
+    parts = [list(_make(one_person, rank=rank, world_size=2, **options)) for rank in range(2)]
+    partners = [np.array(part)[:, 50:] for part in parts]
+    # From one generator both processes would draw the same places of their lists.
+    assert (partners[0] == partners[1]).mean() < 0.1
+
+
 # --- without labels
 
 
