@@ -137,7 +137,7 @@ class Plateau(NamedTuple):
 
 
 class EpochContext(Protocol):
-    """What a method may see and change at the start of an epoch. The trainer provides it.
+    """What a method may see and change at the start of an epoch, and see at its end. The trainer provides it.
 
     Tensors are in the order of the training records (N of them) and live on the CPU.
     """
@@ -268,6 +268,12 @@ class Method(nn.Module, Generic[OptionsT]):
 
     def on_epoch_start(self, context: EpochContext) -> None:
         """Called before every epoch: weights that depend on past losses, pseudo-labels, correspondences, memories."""
+
+    def on_epoch_end(self, context: EpochContext) -> None:
+        """Called after the last step of every epoch, in training mode: measure what the epoch has achieved.
+
+        Labels that are set here are ignored; what is logged belongs to this epoch.
+        """
 
     def after_step(self) -> None:
         """Called after every optimiser step: momentum memories and averaged teachers update here, outside autograd."""

@@ -174,6 +174,7 @@ class Stage:
             mix_seed(recipe.train.seed, f"augment {self.name}", epoch, self.fabric.global_rank)
         )
         means, images = self._batches(loader, generator, epoch, rate)
+        self.method.on_epoch_end(context)
         if hint := self._guard.check_epoch(self._probe(), means, epoch):
             self.logs.warn(hint)
         seconds = time.perf_counter() - started

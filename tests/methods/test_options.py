@@ -252,6 +252,7 @@ def _play(name: str, options: MethodOptions, data: Batch) -> list[Any]:
                     outputs["loss"].backward()
                     optimizer.step()
                     method.after_step()
+                method.on_epoch_end(context)
         method.eval()
         with torch.no_grad():
             seen.append(method.extract(data.images, data.modalities).tolist())
