@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from gloam.errors import GloamError
+from gloam.cli.listing import Entry, show_entries
+from gloam.errors import GloamError, did_you_mean
+
+if TYPE_CHECKING:
+    from gloam.datasets.base import Dataset
 
 
-def data_list() -> None:
-    """Table of the datasets gloam reads: published counts and how to obtain each.
+def data_list(pattern: str = "*", /, json: bool = False) -> None:
+    """List of the datasets gloam reads: published counts, how to obtain each and its page.
 
     Example:
-        gloam data list
-    """
-    from gloam.datasets.check import dataset_table
+        gloam data list "*1*"
 
-    Console().print(dataset_table())
+    Args:
+        pattern: shell wildcard over the names.
+        json: print everything known about each as JSON.
+    """
+    from gloam.datasets import get_dataset, list_datasets
+
+    names = list_datasets(pattern)
+    if not names:
+        raise GloamError(f"No dataset matches {pattern!r}. {did_you_mean(pattern, list_datasets())}")
+    show_entries([_entry(get_dataset(name)) for name in names], as_json=json)
 
 
 def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str, ...] = ()) -> int:
@@ -85,6 +96,11 @@ def data_draw(
         workers=workers,
     )
     Console().print(f"{out}: " + ", ".join(f"{value:,} {key}" for key, value in counts.items()))
+
+
+def _entry(cls: type[Dataset]) -> Entry:
+    lines = [f"{cls.title}: {cls.setting()}", *cls.published(), cls.obtain, *filter(None, [cls.page]), cls.licence]
+    return Entry(cls.name, lines, cls.describe())
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gloam.errors import GloamError
+from gloam.cli.listing import Entry, show_entries
+from gloam.errors import GloamError, did_you_mean
 
 USAGE = """usage: gloam train RECIPE [--data.root DIR] [--output DIR] [--SECTION.KEY VALUE ...]
        gloam train --resume RUN
@@ -28,18 +29,22 @@ gloam train RECIPE --help lists every flag of a recipe. Recipes:
 """
 
 
-def recipes(pattern: str = "*", /) -> None:
-    """Table of the recipes that "gloam train" knows, with the published scores they aim at.
+def recipes(pattern: str = "*", /, json: bool = False) -> None:
+    """List of the recipes that "gloam train" knows, with the published scores they aim at (rank-1 / mAP).
 
     Example:
         gloam recipes "sysu_mm01/*"
 
     Args:
         pattern: shell wildcard over <dataset>/<method>.
+        json: print names, methods and published scores with their sources as JSON.
     """
-    from gloam.recipes.recipe import recipe_table
+    from gloam.recipes.recipe import list_recipes
 
-    Console().print(recipe_table(pattern))
+    names = list_recipes(pattern)
+    if not names:
+        raise GloamError(f"No recipe matches {pattern!r}. {did_you_mean(pattern, list_recipes())}")
+    show_entries([_entry(name) for name in names], as_json=json)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -75,6 +80,25 @@ def train(arguments: Sequence[str]) -> None:
     if result.results is not None:
         Console().print(result.results.table())
     Console().print(f"run: {result.path}")
+
+
+def _entry(name: str) -> Entry:
+    from gloam.recipes.recipe import load_recipe
+
+    recipe = load_recipe(name)
+    facts = {
+        "name": name,
+        "dataset": recipe.data.name,
+        "method": recipe.method_name,
+        "description": recipe.description,
+        "expected": [expected.model_dump(mode="json") for expected in recipe.expected],
+    }
+    scores = [f"{e.protocol.split('/')[-1]}: {_score(e.rank1)} / {_score(e.mAP)}" for e in recipe.expected]
+    return Entry(name, [recipe.description, *(scores or ["no published score"])], facts)
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _resumed_run(words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""``gloam data check`` and ``gloam data list``: is a copy complete and readable, and what do the benchmarks hold?"""
+"""``gloam data check``: is a copy complete and readable?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gloam.datasets import get_dataset, list_datasets
+from gloam.datasets import get_dataset
 from gloam.datasets.files import render_tree, side_by_side
 from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.image_files import UnreadableImage, load_image
@@ -199,22 +199,6 @@ def gallery_size(splits: DatasetSplits, protocol: Protocol) -> int:
     if protocol.shots is None:
         return sum(groups.values())
     return sum(min(protocol.shots, size) for size in groups.values())
-
-
-def dataset_table(pattern: str = "*") -> Table:
-    """What gloam reads: setting, published counts, how to obtain each dataset, its licence."""
-    table = Table("name", "dataset", "setting", "published", "how to obtain", show_lines=True)
-    for name in list_datasets(pattern):
-        cls = get_dataset(name)
-        counts = cls.expected
-        people = [
-            f"{counts[key]:,} {part}" for part, key in (("train", "train_ids"), ("test", "query_ids")) if key in counts
-        ]
-        unit = "tracklets" if cls.is_video else "images"
-        sizes = [f"{part} {counts[f'{part}_records']:,}" for part in ("train", "query", "gallery") if counts]
-        published = f"people: {', '.join(people)}\n{unit}: {', '.join(sizes)}" if counts else ""
-        table.add_row(name, cls.title, cls.setting(), published, f"{cls.obtain}\n[dim]{escape(cls.licence)}[/]")
-    return table
 
 
 def _parts(splits: DatasetSplits) -> tuple[tuple[Record, ...], ...]:

@@ -7,7 +7,7 @@ method and then starts from the weights of the stage before it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,9 +20,6 @@ from gloam.pixels.decode import STRETCH
 from gloam.sampling.base import SamplerConfig
 from gloam.training.optimizers import OptimizerConfig
 from gloam.training.schedule import ScheduleConfig
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 RECIPES = Path(__file__).parent
 
@@ -227,31 +224,12 @@ def list_recipes(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(names, pattern))
 
 
-def recipe_table(pattern: str = "*") -> Table:
-    """Recipes with their descriptions and published scores as a rich table."""
-    from rich.table import Table
-
-    names = list_recipes(pattern)
-    if not names:
-        raise GloamError(f"No recipe matches {pattern!r}. {did_you_mean(pattern, list_recipes())}")
-    table = Table("recipe", "what", "published rank-1 / mAP", title="recipes", title_justify="left")
-    for name in names:
-        recipe = load_recipe(name)
-        scores = [f"{e.protocol.split('/')[-1]}: {_score(e.rank1)} / {_score(e.mAP)}" for e in recipe.expected]
-        table.add_row(name, recipe.description, "\n".join(scores) or "none published")
-    return table
-
-
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested sections to dotted names."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
