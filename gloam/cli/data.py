@@ -34,7 +34,7 @@ def data_list(pattern: str = "*", /, json: bool = False) -> None:
 
 
 def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str, ...] = ()) -> int:
-    """Compare a folder with what the dataset should look like: tree, counts, unreadable files.
+    """Compare a folder with what the dataset should look like: tree, counts, unreadable files, and recipes that fit.
 
     Example:
         gloam data check regdb /data/RegDB --option trial=3
@@ -46,9 +46,12 @@ def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str
         option: the dataset's own options, each as KEY=VALUE (RegDB: trial=3).
     """
     from gloam.datasets.check import check
+    from gloam.recipes.fitting import find_fitting
 
     report = check(name, root, strict=strict, **_options(option))
     Console().print(report)
+    for line in find_fitting(report.splits).lines():
+        Console().print(line, markup=False, highlight=False)
     return 0 if report.ok else 2
 
 

@@ -59,6 +59,7 @@ class CheckReport:
         unreadable: (file, reason) of files that cannot be decoded completely.
         remarks: oddities that do no harm.
         notice: what the user must know about the dataset, or None.
+        splits: the records that were read.
     """
 
     name: str
@@ -72,6 +73,7 @@ class CheckReport:
     unreadable: tuple[tuple[str, str], ...]
     remarks: tuple[str, ...]
     notice: str | None
+    splits: DatasetSplits
 
     @property
     def differing(self) -> tuple[CountRow, ...]:
@@ -166,6 +168,7 @@ def check(
         unreadable=tuple(unreadable),
         remarks=tuple(dataset.remarks),
         notice=splits.notice,
+        splits=splits,
     )
 
 
