@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
+from gloam.cli.listing import Entry, show_entries
 from gloam.console import console
 from gloam.errors import GloamError, did_you_mean
 
@@ -30,16 +29,22 @@ gloam train RECIPE --help lists every flag of a recipe. Recipes:
 """
 
 
-def recipes(pattern: str = "*", /) -> None:
-    """Table of the recipes that "gloam train" knows, with the published scores they aim at.
+def recipes(pattern: str = "*", /, json: bool = False) -> None:
+    """List of the recipes that "gloam train" knows, with the published scores they aim at (rank-1 / mAP).
 
     Example:
         gloam recipes "sysu_mm01/*"
 
     Args:
         pattern: shell wildcard over <dataset>/<method>.
+        json: print names, methods and published scores with their sources as JSON.
     """
-    console().print(_recipe_table(pattern))
+    from gloam.recipes.recipe import list_recipes
+
+    names = list_recipes(pattern)
+    if not names:
+        raise GloamError(f"No recipe matches {pattern!r}. {did_you_mean(pattern, list_recipes())}")
+    show_entries([_entry(name) for name in names], as_json=json)
 
 
 def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
@@ -89,6 +94,25 @@ def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     console().print(f"run: {result.path}")
 
 
+def _entry(name: str) -> Entry:
+    from gloam.recipes.recipe import load_recipe
+
+    recipe = load_recipe(name)
+    facts = {
+        "name": name,
+        "dataset": recipe.data.name,
+        "method": recipe.method_name,
+        "description": recipe.description,
+        "expected": [expected.model_dump(mode="json") for expected in recipe.expected],
+    }
+    scores = [f"{e.protocol.split('/')[-1]}: {_score(e.rank1)} / {_score(e.mAP)}" for e in recipe.expected]
+    return Entry(name, [recipe.description, *(scores or ["no published score"])], facts)
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
 def _resumed_run(words: Sequence[str]) -> str:
     """The run folder that ``--resume`` names: its recipe is the one to go on with."""
     for position, word in enumerate(words):
@@ -99,22 +123,3 @@ def _resumed_run(words: Sequence[str]) -> str:
                 raise GloamError(f"There is no run {run}: --resume takes the folder of a run.")
             return str(path.parent.parent) if path.is_file() else run
     raise GloamError("Which recipe? gloam train RECIPE ..., or gloam train --resume RUN. gloam recipes lists them.")
-
-
-def _recipe_table(pattern: str) -> Table:
-    """Recipes with their descriptions and published scores."""
-    from gloam.recipes.recipe import list_recipes, load_recipe
-
-    names = list_recipes(pattern)
-    if not names:
-        raise GloamError(f"No recipe matches {pattern!r}. {did_you_mean(pattern, list_recipes())}")
-    table = Table("recipe", "what", "published rank-1 / mAP", title="recipes", title_justify="left")
-    for name in names:
-        recipe = load_recipe(name)
-        scores = [f"{e.protocol.split('/')[-1]}: {_score(e.rank1)} / {_score(e.mAP)}" for e in recipe.expected]
-        table.add_row(name, recipe.description, "\n".join(scores) or "none published")
-    return table
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

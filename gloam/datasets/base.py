@@ -112,6 +112,8 @@ class Dataset(ABC):
     expected_galleries: ClassVar[Counts] = {}
     tree: ClassVar[str]
     obtain: ClassVar[str]
+    # The authors' page; None where there is none (own data) or none may be named (withdrawn data).
+    page: ClassVar[str | None] = None
     licence: ClassVar[str]
     notice: ClassVar[str | None] = None
     is_video: ClassVar[bool] = False
@@ -143,7 +145,7 @@ class Dataset(ABC):
             GloamError: the root does not look as it should (both trees are shown), or a list is missing or broken.
         """
         if not self.root.exists():
-            raise self.wrong_root("The folder does not exist")
+            raise self.wrong_root("The folder does not exist", f"Not here yet? {self.where_from()}")
         splits = self.read()
         for part in self.required_parts:
             if not getattr(splits, part):
@@ -171,10 +173,29 @@ class Dataset(ABC):
             "expected": dict(cls.expected),
             "tree": cls.tree.strip("\n"),
             "obtain": cls.obtain,
+            "page": cls.page,
             "licence": cls.licence,
             "notice": cls.notice,
             "options": {key: option.help for key, option in cls.options.items()},
         }
+
+    @classmethod
+    def where_from(cls) -> str:
+        """How to obtain the dataset, with the address of its page."""
+        return f"{cls.obtain} {cls.page}" if cls.page else cls.obtain
+
+    @classmethod
+    def published(cls) -> list[str]:
+        """Published sizes in words, a line each; none for own data."""
+        counts = cls.expected
+        if not counts:
+            return []
+        people = [
+            f"{counts[key]:,} {part}" for part, key in (("train", "train_ids"), ("test", "query_ids")) if key in counts
+        ]
+        sizes = [f"{part} {counts[f'{part}_records']:,}" for part in ("train", "query", "gallery")]
+        unit = "tracklets" if cls.is_video else "images"
+        return [f"people: {', '.join(people)}", f"{unit}: {', '.join(sizes)}"]
 
     @classmethod
     def setting(cls) -> str:

@@ -59,6 +59,7 @@ BUPTCampus/
   train_auxiliary.txt (optional)
 """
     obtain = "Public download from the authors' page."
+    page = "https://github.com/dyhBUPT/BUPTCampus"
     licence = "academic use only, no redistribution"
     options: ClassVar[Options] = {
         "auxiliary": Option(False, "train on the 930 single-camera auxiliary people too (no published run does)"),

@@ -1,4 +1,4 @@
-"""``gloam data check`` and ``gloam data list``: is a copy complete and readable, and what do the benchmarks hold?"""
+"""``gloam data check``: is a copy complete and readable?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gloam.console import console, styled
-from gloam.datasets import get_dataset, list_datasets
+from gloam.datasets import get_dataset
 from gloam.datasets.files import render_tree, side_by_side
 from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.image_files import UnreadableImage, load_image
@@ -59,6 +59,7 @@ class CheckReport:
         unreadable: (file, reason) of files that cannot be decoded completely.
         remarks: oddities that do no harm.
         notice: what the user must know about the dataset, or None.
+        splits: the records that were read.
     """
 
     name: str
@@ -72,6 +73,7 @@ class CheckReport:
     unreadable: tuple[tuple[str, str], ...]
     remarks: tuple[str, ...]
     notice: str | None
+    splits: DatasetSplits
 
     @property
     def differing(self) -> tuple[CountRow, ...]:
@@ -169,6 +171,7 @@ def check(
         unreadable=tuple(unreadable),
         remarks=tuple(dataset.remarks),
         notice=splits.notice,
+        splits=splits,
     )
 
 
@@ -202,22 +205,6 @@ def gallery_size(splits: DatasetSplits, protocol: Protocol) -> int:
     if protocol.shots is None:
         return sum(groups.values())
     return sum(min(protocol.shots, size) for size in groups.values())
-
-
-def dataset_table(pattern: str = "*") -> Table:
-    """What gloam reads: setting, published counts, how to obtain each dataset, its licence."""
-    table = Table("name", "dataset", "setting", "published", "how to obtain", show_lines=True)
-    for name in list_datasets(pattern):
-        cls = get_dataset(name)
-        counts = cls.expected
-        people = [
-            f"{counts[key]:,} {part}" for part, key in (("train", "train_ids"), ("test", "query_ids")) if key in counts
-        ]
-        unit = "tracklets" if cls.is_video else "images"
-        sizes = [f"{part} {counts[f'{part}_records']:,}" for part in ("train", "query", "gallery") if counts]
-        published = f"people: {', '.join(people)}\n{unit}: {', '.join(sizes)}" if counts else ""
-        table.add_row(name, cls.title, cls.setting(), published, styled(f"{cls.obtain}\n", (cls.licence, "dim")))
-    return table
 
 
 def _parts(splits: DatasetSplits) -> tuple[tuple[Record, ...], ...]:

@@ -67,6 +67,7 @@ HITSZ-VCM/
     query_IDX.txt
 """
     obtain = "Public download from the authors' data page."
+    page = "https://github.com/VCM-project233/HITSZ-VCM-data"
     licence = "academic use only, no redistribution; models trained on it are non-commercial"
     options: ClassVar[Options] = {
         "min_frames": Option(12, "drop shorter tracklets; published numbers use 12, 1 keeps all", least=1)

@@ -52,6 +52,7 @@ LLCM/
     train_vis.txt  train_nir.txt  test_id.txt
 """
     obtain = "Sign the agreement and send it to the authors at Xiamen University."
+    page = "https://github.com/ZYK100/LLCM"
     licence = "academic use only, no redistribution"
 
     def read(self) -> DatasetSplits:

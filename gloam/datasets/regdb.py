@@ -53,6 +53,7 @@ RegDB/
         "Images: copyright form of Dongguk University (Dongguk Body-based Person Recognition Database, "
         "DBPerson-Recog-DB1). The idx folder with the ten divisions: with the AGW release of Ye et al."
     )
+    page = "http://dm.dongguk.edu/link.html"
     licence = "academic use under the copyright form"
     options: ClassVar[Options] = {"trial": Option(1, "which of the ten published divisions", least=1, most=10)}
 
