@@ -72,7 +72,7 @@ def k_reciprocal(
             rows = block_rows(queries + gallery)
             for start in range(0, size, rows):
                 part = np.concatenate([left[start : start + rows], right[start : start + rows]], axis=1)
-                part = (part if unit == 1 else part / unit).astype(np.float32, copy=False)
+                part = (part if unit == 1 else part.astype(np.float64) / unit).astype(np.float32, copy=False)
                 yield first + start, np.maximum(part, 0) if input_is_squared else np.square(part)
 
     result = np.empty((queries, gallery), dtype=np.float32)

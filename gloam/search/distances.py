@@ -149,7 +149,7 @@ def _common_unit(largest: float) -> float:
 
 
 def _in_units(features: Tensor, unit: float) -> Tensor:
-    return features if unit == 1 else at_least_float32(features) / unit
+    return features if unit == 1 else features.double() / unit
 
 
 @torch.no_grad()

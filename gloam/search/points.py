@@ -112,6 +112,8 @@ def as_points(features: Any, metric: Metric, name: str = "features") -> Points:
         GloamError: not a matrix of numbers, NaN or infinite entries, or float64 numbers that float32 cannot hold.
     """
     tensor = as_features(features, name)
+    if tensor.device.type not in ("cpu", "cuda"):
+        tensor = tensor.cpu()  # other devices lack float64
     if metric == "cosine" and tensor.dtype == torch.float64:
         tensor = tensor / powers_of_two(largest_entries(tensor, name))[:, None]
     tensor = as_float32(tensor, name).contiguous()
