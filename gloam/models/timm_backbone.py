@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import importlib
 import logging
@@ -12,9 +11,9 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from gloam.errors import GloamError
-from gloam.models.two_stream import route_rows
+from gloam.models.two_stream import route_rows, separate_draws
 
-# Attribute that holds the first layer in timm's families; it is copied for the second modality.
+# Attribute that holds the first layer in timm's families; with two streams there are two of it.
 _STEM_ATTRIBUTES = ("patch_embed", "stem", "conv_stem", "conv1")
 # Names that a CLIP image tower has when it was saved without the model around it.
 _CLIP_TOWER = ("class_embedding", "attnpool.positional_embedding")
@@ -25,8 +24,9 @@ _log = logging.getLogger(__name__)
 class TimmBackbone(nn.Module):
     """Any timm network with ``forward_features``, returning ``(N, C, h, w)`` maps.
 
-    Token outputs lose their class and register tokens and are folded back into a map. With two streams the first layer
-    is copied per modality; where timm's network has no separable first layer, both share it and a warning says so.
+    Token outputs lose their class and register tokens and are folded back into a map. With two streams each modality
+    has a first layer, drawn for itself; where timm's network has no separable first layer, both share it and a warning
+    says so.
 
     Args:
         name: timm model name.
@@ -50,7 +50,10 @@ class TimmBackbone(nn.Module):
         # The name, not the module: a second reference would list its parameters twice in every checkpoint.
         self._stem = attribute
         if streams == 2 and attribute is not None:
-            setattr(self.network, attribute, _RoutedStem(getattr(self.network, attribute)))
+            with separate_draws():
+                other = _create(name, image_size, last_stride)
+            stems = getattr(self.network, attribute), getattr(other, attribute)
+            setattr(self.network, attribute, _RoutedStem(*stems))
 
     def forward(
         self, images: Tensor, modalities: Tensor, adapt: Callable[[nn.Module, Tensor], Tensor] | None = None
@@ -140,10 +143,10 @@ class _RoutedStem(nn.Module):
 
     modalities: Tensor | None = None
 
-    def __init__(self, stem: nn.Module) -> None:
+    def __init__(self, visible: nn.Module, infrared: nn.Module) -> None:
         super().__init__()
-        self.visible = stem
-        self.infrared = copy.deepcopy(stem)
+        self.visible = visible
+        self.infrared = infrared
 
     def forward(self, images: Tensor) -> Tensor:
         if self.modalities is None:
