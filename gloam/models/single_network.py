@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 from collections.abc import Callable
@@ -11,24 +10,32 @@ from typing import Any
 from torch import Tensor, nn
 
 from gloam.errors import GloamError
-from gloam.models.two_stream import route_rows
+from gloam.models.two_stream import route_rows, separate_draws
 
 _log = logging.getLogger(__name__)
 
 
 class SingleNetworkBackbone(nn.Module):
-    """One network for both modalities; with two streams its first layer is copied per modality.
+    """One network for both modalities; with two streams each modality has a first layer, drawn for itself.
 
     Args:
         name: what it is called in messages.
         network: ``(N, 3, H, W)`` to ``(N, C, h, w)``.
+        create: builds another one, for the first layer of the second stream.
         streams: 1 or 2.
         out_channels: C.
         first_layer: attribute that holds the first layer; None: both modalities share it, and a warning says so.
     """
 
     def __init__(
-        self, name: str, network: nn.Module, *, streams: int, out_channels: int, first_layer: str | None
+        self,
+        name: str,
+        network: nn.Module,
+        create: Callable[[], nn.Module],
+        *,
+        streams: int,
+        out_channels: int,
+        first_layer: str | None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -40,7 +47,10 @@ class SingleNetworkBackbone(nn.Module):
         # The name, not the module: a second reference would list its parameters twice in every checkpoint.
         self._stem = first_layer
         if streams == 2 and first_layer is not None:
-            setattr(self.network, first_layer, RoutedStem(getattr(self.network, first_layer)))
+            with separate_draws():
+                other = create()
+            stems = getattr(self.network, first_layer), getattr(other, first_layer)
+            setattr(self.network, first_layer, RoutedStem(*stems))
 
     def forward(
         self, images: Tensor, modalities: Tensor, adapt: Callable[[nn.Module, Tensor], Tensor] | None = None
@@ -111,10 +121,10 @@ class RoutedStem(nn.Module):
 
     modalities: Tensor | None = None
 
-    def __init__(self, stem: nn.Module) -> None:
+    def __init__(self, visible: nn.Module, infrared: nn.Module) -> None:
         super().__init__()
-        self.visible = stem
-        self.infrared = copy.deepcopy(stem)
+        self.visible = visible
+        self.infrared = infrared
 
     def forward(self, images: Tensor) -> Tensor:
         if self.modalities is None:
@@ -133,8 +143,8 @@ class RegisteredBackbone(SingleNetworkBackbone):
     """A network that a user registered (:func:`gloam.models.backbone.register`).
 
     What it must offer: ``out_channels``, and ``forward(images) -> (N, C, h, w)`` or, where it tells the modalities
-    apart itself, ``forward(images, modalities)``. What it may offer: ``first_layer``, the attribute that is copied per
-    modality with two streams, and ``imagenet_weights() -> state dict``.
+    apart itself, ``forward(images, modalities)``. What it may offer: ``first_layer``, the attribute that each
+    modality has for itself with two streams, and ``imagenet_weights() -> state dict``.
 
     Args:
         name: registered name.
@@ -149,7 +159,8 @@ class RegisteredBackbone(SingleNetworkBackbone):
         options["streams"] = streams
         accepted = inspect.signature(create).parameters
         takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
-        network: Any = create(**{key: value for key, value in options.items() if takes_all or key in accepted})
+        known = {key: value for key, value in options.items() if takes_all or key in accepted}
+        network: Any = create(**known)
         if not isinstance(network, nn.Module):
             raise GloamError(f"Backbone {name!r} built {type(network).__name__}, which is no torch.nn.Module.")
         channels = getattr(network, "out_channels", None)
@@ -162,6 +173,7 @@ class RegisteredBackbone(SingleNetworkBackbone):
         super().__init__(
             name,
             network,
+            lambda: create(**known),
             streams=1 if routes_itself else streams,
             out_channels=channels,
             first_layer=None if routes_itself else first,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gloam.errors import GloamError
 from gloam.models.single_network import SingleNetworkBackbone
 
-# Attribute that holds the first layer in timm's families; it is copied for the second modality.
+# Attribute that holds the first layer in timm's families; with two streams there are two of it.
 _STEM_ATTRIBUTES = ("patch_embed", "stem", "conv_stem", "conv1")
 # Names that a CLIP image tower has when it was saved without the model around it.
 _CLIP_TOWER = ("class_embedding", "attnpool.positional_embedding")
@@ -23,8 +23,9 @@ _log = logging.getLogger(__name__)
 class TimmBackbone(SingleNetworkBackbone):
     """Any timm network with ``forward_features``, returning ``(N, C, h, w)`` maps.
 
-    Token outputs lose their class and register tokens and are folded back into a map. With two streams the first layer
-    is copied per modality; where timm's network has no separable first layer, both share it and a warning says so.
+    Token outputs lose their class and register tokens and are folded back into a map. With two streams each modality
+    has a first layer, drawn for itself; where timm's network has no separable first layer, both share it and a warning
+    says so.
 
     Args:
         name: timm model name.
@@ -37,10 +38,13 @@ class TimmBackbone(SingleNetworkBackbone):
     def __init__(
         self, name: str, *, streams: int = 2, image_size: tuple[int, int] | None = None, last_stride: int = 2
     ) -> None:
-        network: Any = _create(name, image_size, last_stride)
+        def create() -> Any:
+            return _create(name, image_size, last_stride)
+
+        network = create()
         first = next((a for a in _STEM_ATTRIBUTES if isinstance(getattr(network, a, None), nn.Module)), None)
         channels = cast(int, network.num_features)
-        super().__init__(name, network, streams=streams, out_channels=channels, first_layer=first)
+        super().__init__(name, network, create, streams=streams, out_channels=channels, first_layer=first)
 
     def _maps(self, images: Tensor, modalities: Tensor) -> Tensor:
         features: Tensor = self.network.forward_features(images)

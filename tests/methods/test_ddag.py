@@ -22,7 +22,8 @@ from tests.oracles import triplet
 def _method(**options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return create_method("ddag", 4, **{"arch": "tiny", "hidden": 8, "dropout": 0.0, **options}).train()
+        small = {"hidden": 8, "dropout": 0.0} if options.get("graph", True) else {}
+        return create_method("ddag", 4, **{"arch": "tiny", **small, **options}).train()
 
 
 def test_the_graph_weight_follows_the_mean_loss_of_the_epoch_before() -> None:

@@ -12,7 +12,8 @@ from tests.methods.contract import MemoryContext, people
 
 def created(**options: object):
     torch.manual_seed(0)
-    values = {"arch": "tiny", "k1": 5, "k2": 2, "min_samples": 2, "gcn_hidden": 8, "gcn_neighbours": 4, **options}
+    graphs = {"gcn_hidden": 8, "gcn_neighbours": 4} if options.get("gcn") else {}
+    values = {"arch": "tiny", "k1": 5, "k2": 2, "min_samples": 2, **graphs, **options}
     return create_method("metaprd", 1, **values)
 
 
