@@ -58,6 +58,8 @@ OTHERS: dict[str, list[Any]] = {
     "smoothing": [0.3],
     "top_k": [1],
 }
+# Names that a package may register stand beside those built in (tests/plugins trains with one).
+OTHERS_OF: dict[tuple[str, str], list[Any]] = {("base", "triplet"): [], ("agw", "triplet"): ["hard", "adp"]}
 # What an option needs beside it: the other half of a pair that acts together, or its absence from BASE.
 WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("cgrnet", "independent_stages"): {"graph": False},
@@ -155,6 +157,8 @@ def _others(name: str, option: str) -> list[Any]:
     """Other values of an option than the one it has."""
     field = get_method(name).Options.model_fields[option]
     current = _options(name, WITH.get((name, option), {})).get(option, field.default)
+    if (name, option) in OTHERS_OF:
+        return OTHERS_OF[name, option]
     if option in OTHERS:
         return [value for value in OTHERS[option] if value != current]
     if isinstance(current, bool):

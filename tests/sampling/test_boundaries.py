@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gloam.errors import GloamError
-from gloam.sampling.base import SamplerConfig, create_sampler
+from gloam.sampling import create_sampler, sampler_options
 
 Indices = NDArray[np.int64]
 Data = tuple[Indices, Indices, Indices]
@@ -18,7 +18,7 @@ EPOCHS = 12  # enough that a draw with replacement repeats something
 
 def _batches(data: Data, name: str, *, epochs: int = EPOCHS, **options: Any) -> list[Indices]:
     """All batches of some epochs."""
-    sampler = create_sampler(SamplerConfig(name=name, **options), *data, seed=0)  # type: ignore[arg-type]
+    sampler = create_sampler(sampler_options({"name": name, **options}), *data, seed=0)
     found = []
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
@@ -229,7 +229,7 @@ def test_partners_are_drawn_from_the_whole_label() -> None:
 def test_processes_share_whole_rounds_only() -> None:
     """Seven batches for three processes are two each; the seventh is left out, and so are none of the first six."""
     data = np.zeros(28, int), np.zeros(28, int), np.zeros(28, int)
-    config = SamplerConfig(name="shuffle", batch_size=4)
+    config = sampler_options({"name": "shuffle", "batch_size": 4})
     whole = list(create_sampler(config, *data, seed=0))
     assert len(whole) == 7
     parts = [list(create_sampler(config, *data, seed=0, rank=rank, world_size=3)) for rank in range(3)]
@@ -238,7 +238,7 @@ def test_processes_share_whole_rounds_only() -> None:
 
 def test_iterations_are_per_process_and_restart_the_pass() -> None:
     data = np.zeros(8, int), np.zeros(8, int), np.zeros(8, int)
-    config = SamplerConfig(name="shuffle", batch_size=4, iterations=5)
+    config = sampler_options({"name": "shuffle", "batch_size": 4, "iterations": 5})
     parts = [list(create_sampler(config, *data, seed=0, rank=rank, world_size=2)) for rank in range(2)]
     assert [len(part) for part in parts] == [5, 5]
     for first, second in zip(*parts, strict=True):

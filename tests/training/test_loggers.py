@@ -132,7 +132,7 @@ def test_a_logger_that_does_not_start_stops_the_run_and_leaves_nothing(
 
 
 def test_a_failing_training_ends_its_loggers_as_failed(kept: list[Kept], sysu_root: Path, tmp_path: Path) -> None:
-    recipe = _recipe(sysu_root, loggers=["kept"], optimizer={"lr": 1e20}, train={"epochs": 3, "iterations": 3})
+    recipe = _recipe(sysu_root, loggers=["kept"], optimizer={"lr": 1000.0}, train={"epochs": 3, "iterations": 3})
     with pytest.raises(GloamError):
         train(recipe, output=tmp_path / "run", progress=False)
     assert kept[0].status == "failed"
