@@ -69,7 +69,7 @@ def open_loggers(
     *,
     hyperparameters: Mapping[str, Any] | None,
 ) -> list[Logger]:
-    """Start the loggers of a run, or go on with those of a resumed one.
+    """Start the loggers of a run, or go on with those of a resumed one. Only the first process calls this.
 
     Args:
         names: the recipe's ``loggers``.
@@ -83,9 +83,13 @@ def open_loggers(
     place = folder / _FILE
     ids: dict[str, str] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     started: list[Logger] = []
-    for name in names:
-        if name in ALWAYS:
-            continue
+    chosen = [name for name in names if name not in ALWAYS]
+    if chosen:
+        from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+        # Lightning's loggers ask this; a Fabric that this process had before may have left another number.
+        rank_zero_only.rank = 0
+    for name in chosen:
         create = registry.get(name)
         given = dict(options.get(name, {}))
         if "run_id" in inspect.signature(create).parameters:

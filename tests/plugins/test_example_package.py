@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +41,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
-    here = [str(Path(gloam.__file__).parent.parent), *site.getsitepackages()]
+    here = [
+        str(Path(gloam.__file__).parent.parent),
+        *(p for p in sys.path if p.endswith(("site-packages", "dist-packages"))),
+    ]
     (Path(purelib) / "packages_of_the_test_environment.pth").write_text("\n".join(here) + "\n")
     source = folder.parent / "example_package"
     shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
