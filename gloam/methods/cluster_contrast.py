@@ -1,8 +1,8 @@
 """Cluster Contrast: DBSCAN or InfoMap pseudo-labels and a memory of one prototype per cluster.
 
-*Source*: Dai et al., "Cluster Contrast for Unsupervised Person Re-Identification", ACCV 2022; meta-prd.md 5-7, 14.1.
-Identities of training images are never seen; camera numbers are, by the sampler ``camera_identity``
-(``sampler.use_cameras: false`` leaves them out).
+*Source*: Dai et al., "Cluster Contrast for Unsupervised Person Re-Identification", ACCV 2022, and its release
+(``clustercontrast/models/cm.py``; docs/methods/cluster_contrast.md). Identities of training images are never seen;
+camera numbers are, by the sampler ``camera_identity`` (``sampler.use_cameras: false`` leaves them out).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Fusion = Literal["sum", "residual"]
 class Relation(nn.Module):
     """How one kind of node gathers from another: projected dot products, unscaled, behind a gate.
 
-    *Source*: ``PAM_Module`` of the CGRNet release; cgrnet.md 3.3. Layers keep the release's names.
+    *Source*: ``PAM_Module`` in ``model_res.py`` of the CGRNet release. Layers keep the release's names.
 
     Args:
         channels: C.
@@ -59,10 +59,10 @@ class Relation(nn.Module):
 class GraphReasoning(nn.Module):
     """One step of message passing between all positions of an image and their mean.
 
-    *Source*: the commented-out lines of the CGRNet release; cgrnet.md 3.3. Three directed relations with weights of
-    their own. Two of the release's position-by-position products are degenerate and have closed forms here, equal to
-    rounding: with one source (the mean) every position receives the same value, whatever queries and keys are (they
-    are not built: they could never learn); with one receiver the result is an attention pooling. Only positions to
+    *Source*: lines of ``model_res.py`` that the CGRNet release has commented out. Three directed relations with weights
+    of their own. Two of the release's position-by-position products are degenerate and have closed forms here, equal to
+    rounding: with one source (the mean) every position receives the same value, whatever queries and keys are (they are
+    not built: they could never learn); with one receiver the result is an attention pooling. Only positions to
     positions are quadratic: (h w)^2 numbers per image, 648^2 at 288 x 144.
 
     Args:

@@ -13,7 +13,8 @@ from gloam.models.pooling import create_pooling
 class UnitEmbedding(nn.Module):
     """``unit(neck(pool(backbone(images))))``, one stem.
 
-    *Source*: meta-prd.md 5 (SpCL, Cluster Contrast, MetaPRD): last stride 1, batch norm with weight 1 and frozen shift.
+    *Source*: ``models/resnet.py`` of SpCL, Cluster Contrast and MetaPRD: last stride 1, batch norm with weight 1 and
+    frozen shift.
 
     Args:
         arch: see :func:`gloam.models.backbone.create_backbone`.
