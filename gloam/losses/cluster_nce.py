@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, normalize
 from gloam.precision import at_least_float32, dot_products
 
 
-def cluster_nce(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
+def cluster_nce_loss(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
     """Cross-entropy of the cosines to all cluster prototypes.
 
     *Source*: ``clustercontrast/models/cm.py`` of the Cluster Contrast release; features are normalised here too, so the

@@ -16,7 +16,7 @@ from torch import Tensor
 from gloam.batches.batch import Batch
 from gloam.clustering.infomap_clusters import cluster_by_infomap
 from gloam.clustering.pseudo_labels import check_clusters, cluster
-from gloam.losses.cluster_nce import cluster_nce
+from gloam.losses.cluster_nce import cluster_nce_loss
 from gloam.methods import register
 from gloam.methods.contract import EpochContext, Method, MethodOptions, OnlyWith
 from gloam.models.memory import ClusterMemory
@@ -97,7 +97,7 @@ class ClusterContrast(Method[ClusterContrastOptions]):
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
         features = self.net(batch.images, batch.modalities)
         self._pending = (features.detach(), batch.pids)
-        loss = cluster_nce(features, self.memory.rows, batch.pids, self.options.temperature)
+        loss = cluster_nce_loss(features, self.memory.rows, batch.pids, self.options.temperature)
         return {"loss": loss, "cluster_nce": loss}
 
     def after_step(self) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gloam.models.row_attention import gated_residual, row_attention
+from gloam.models.row_attention import attention_weights, gated_residual
 from gloam.precision import at_least_float32
 
 EnergyScale = Literal["none", "root", "mean"]
@@ -45,7 +45,7 @@ class ChannelSimilarity(nn.Module):
             energy = rows @ columns.transpose(1, 2)
             if self.energy_scale != "none":
                 energy = energy / rows.shape[2] ** (0.5 if self.energy_scale == "root" else 1.0)
-            return row_attention(-energy)
+            return attention_weights(-energy)
 
     def forward(self, maps: Tensor, modalities: Tensor, attention: Tensor | None = None) -> Tensor:
         """Mix channels.

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from gloam.models.row_attention import gated_residual, row_attention
+from gloam.models.row_attention import attention_weights, gated_residual
 
 Fusion = Literal["sum", "residual"]
 
@@ -52,7 +52,7 @@ class Relation(nn.Module):
         # Unscaled products are large: they and their softmax need float32.
         with torch.autocast(device_type=queries.device.type, enabled=False):
             query, key = _project(self.query_conv, queries), _project(self.key_conv, sources)
-            weights = row_attention(query.transpose(1, 2) @ key)
+            weights = attention_weights(query.transpose(1, 2) @ key)
         return (values @ weights.to(values.dtype).transpose(1, 2)).unsqueeze(3)
 
 
