@@ -102,7 +102,8 @@ def neighbour_masses(
 ) -> tuple[Tensor, Tensor]:
     """What visible stripes look for in infrared: the same part of the body, or the same place in the image.
 
-    *Source*: diagnostics of mmgl.md 4.3. Neighbours come from the whole batch except the query's own couple.
+    *Source*: a diagnostic of this project (docs/methods/mmgl.md). Neighbours come from the whole batch except the
+    query's own couple.
 
     Args:
         visible: ``(B, P, D)`` stripe vectors of B visible images, B > 1.

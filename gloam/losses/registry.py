@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gloam.errors import GloamError
 from gloam.registry import Registry
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Feature rows (n, D) as the network gives them and labels (n,) to a scalar.
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def _check(name: str, entry: Any) -> None:

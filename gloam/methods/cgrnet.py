@@ -1,9 +1,9 @@
 """CGRNet: similarity of channels inside a modality and graph reasoning inside an image, on a two-stream network.
 
 *Source*: Feng et al., "Efficient Cross-modality Graph Reasoning for RGB-Infrared Person Re-identification", IEEE SPL
-2021, through its release; cgrnet.md 1-14. The released training never runs the similarity and graph modules: their
-lines are commented out. ``cgrnet`` recipes run them; ``cgrnet_released`` recipes switch both off, which is exactly what
-the release trains.
+2021, through its release (docs/methods/cgrnet.md). The released training never runs the similarity and graph modules:
+their lines are commented out. ``cgrnet`` recipes run them; ``cgrnet_released`` recipes switch both off, which is
+exactly what the release trains.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class CGRNet(Method[CGRNetOptions]):
 
 
 def _paired_rows(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Rows of the visible and of the infrared images; the i-th of both show one person."""
+    """Rows of the visible and of the infrared images; the i-th of both show one identity."""
     visible, infrared = (torch.nonzero(batch.modalities == m).flatten() for m in (Modality.VISIBLE, Modality.INFRARED))
     if len(visible) != len(infrared) or bool((batch.pids[visible] != batch.pids[infrared]).any()):
         raise GloamError(

@@ -1,8 +1,8 @@
 """Cluster Contrast: DBSCAN or InfoMap pseudo-labels and a memory of one prototype per cluster.
 
-*Source*: Dai et al., "Cluster Contrast for Unsupervised Person Re-Identification", ACCV 2022; meta-prd.md 5-7, 14.1.
-Identities of training images are never seen; camera numbers are, by the sampler ``camera_identity``
-(``sampler.use_cameras: false`` leaves them out).
+*Source*: Dai et al., "Cluster Contrast for Unsupervised Person Re-Identification", ACCV 2022, and its release
+(``clustercontrast/models/cm.py``; docs/methods/cluster_contrast.md). Identities of training images are never seen;
+camera numbers are, by the sampler ``camera_identity`` (``sampler.use_cameras: false`` leaves them out).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from gloam.batches.batch import Batch
 from gloam.clustering.infomap_clusters import cluster_by_infomap
 from gloam.clustering.pseudo_labels import check_clusters, cluster
-from gloam.losses.cluster_nce import cluster_nce
+from gloam.losses.cluster_nce import cluster_nce_loss
 from gloam.methods import register
 from gloam.methods.contract import ClusterOptions, EpochContext, Method, OnlyWith, Pooling
 from gloam.models.memory import ClusterMemory
@@ -89,7 +89,7 @@ class ClusterContrast(Method[ClusterContrastOptions]):
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
         features = self.net(batch.images, batch.modalities)
         self._pending = (features.detach(), batch.pids)
-        loss = cluster_nce(features, self.memory.rows, batch.pids, self.options.temperature)
+        loss = cluster_nce_loss(features, self.memory.rows, batch.pids, self.options.temperature)
         return {"loss": loss, "cluster_nce": loss}
 
     def after_step(self) -> None:

@@ -43,7 +43,7 @@ class MethodOptions(Options):
 
     @property
     def label_spaces(self) -> Literal["one", "two", "either"]:
-        """``one``: a label means the same person in both modalities; ``two``: each modality is numbered for itself."""
+        """``one``: a label is the same identity in both modalities; ``two``: each modality is numbered for itself."""
         return "one"
 
     @model_validator(mode="after")

@@ -126,7 +126,7 @@ class M3ReID(Method[M3ReIDOptions]):
         return normalize(self._average(frames, clip_length), dim=1, eps=1e-12)
 
     def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The release keeps a torchvision network and, beside it, the non-local blocks (m3-reid.md 6.7)."""
+        """The release keeps a torchvision network and, beside it, the non-local blocks (``models/model_m3reid.py``)."""
         if not any(name.startswith("backbone.layer1.") for name in state):
             return state
         return rename_prefixes(state, _PUBLISHED)

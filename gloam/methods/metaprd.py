@@ -1,8 +1,8 @@
 """MetaPRD: Cluster Contrast with hard sample deduction, positive pair alignment and an optional graph network.
 
 *Source*: Ji et al., "Meta Pairwise Relationship Distillation for Unsupervised Person Re-identification", ICCV 2021 and
-its TNNLS 2024 version, of which the released code is the source here; meta-prd.md 1-10. Identities of training images
-are never seen; camera numbers are, by the sampler ``camera_identity``.
+its TNNLS 2024 version, of which the released code is the source here (docs/methods/metaprd.md). Identities of training
+images are never seen; camera numbers are, by the sampler ``camera_identity``.
 
 A recipe needs ``sampler.partners: true`` (the second image of a positive pair). The graph network is pre-trained in
 stages called ``gcn_meta`` (a few images in many views) and ``gcn`` (all images), and goes on learning at the end of
@@ -339,7 +339,7 @@ class MetaPRD(Method[MetaPRDOptions]):
             if max(places) >= count:
                 raise GloamError(
                     f"method.gcn_labelled has the group {group!r}; it must hold positions from 0 to {count - 1}, "
-                    "separated by commas, one group per person separated by semicolons."
+                    "separated by commas, one group per identity separated by semicolons."
                 )
             labels[places] = number
         return labels

@@ -1,7 +1,8 @@
 """SpCL without labels: an instance memory, a softmax over clusters and un-clustered images, self-paced clusters.
 
-*Source*: Ge et al., "Self-paced Contrastive Learning with Hybrid Memory", NeurIPS 2020, unsupervised mode; meta-prd.md
-14.2. Identities of training images are never seen; camera numbers are, by the sampler ``camera_identity``.
+*Source*: Ge et al., "Self-paced Contrastive Learning with Hybrid Memory", NeurIPS 2020, and its
+release, unsupervised mode (``examples/spcl_train_usl.py``; docs/methods/spcl.md). Identities of training images are
+never seen; camera numbers are, by the sampler ``camera_identity``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Graph-regularised consensus: an image's guesses are mixed with those of the images it resembles.
 
-*Source*: the derivative VIReid of WSL-VIReID ("GR-CP", wsl-vireid.md 13), made safe: its graph was dense, counted every
-image twice as its own neighbour, was not symmetric, and negative cosines could make a row sum negative (NaN).
+*Source*: the derivative VIReid of WSL-VIReID ("GR-CP", docs/methods/wsl_vireid.md), made safe: its graph was dense,
+counted every image twice as its own neighbour, was not symmetric, and negative cosines could make a row sum negative
+(NaN).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""DGCNN: graph convolutions, sort pooling and a small convolutional head that says whether a pair is one person.
+"""DGCNN: graph convolutions, sort pooling and a small convolutional head that says whether a pair is one identity.
 
-*Source*: meta-prd.md 10.2 (Zhang et al., AAAI 2018, as used in MetaPRD). Graphs have at most 16 nodes, so they are
-dense padded batches. Deliberate difference: sort pooling keeps a fixed number of nodes, so that a pair's score does not
-depend on the other pairs of a call.
+*Source*: Zhang et al., "An End-to-End Deep Learning Architecture for Graph Classification", AAAI 2018, as in
+``mprd/gcn/gcn.py`` of the MetaPRD release. Graphs have at most 16 nodes, so they are dense padded batches. Deliberate
+difference: sort pooling keeps a fixed number of nodes, so that a pair's score does not depend on the other pairs of a
+call.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class DGCNN(nn.Module):
             features: ``(M, D)`` unit features of every id that occurs.
 
         Returns:
-            ``(G, 2)`` log-probabilities; column 1: same person.
+            ``(G, 2)`` log-probabilities; column 1: same identity.
         """
         # Full precision under autocast: the order of the nodes and the verdict on a pair are choices.
         with torch.autocast(device_type=features.device.type, enabled=False):

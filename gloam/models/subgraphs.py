@@ -1,8 +1,8 @@
 """Graphs around pairs of images, for a whole batch by tensor operations.
 
-*Source*: meta-prd.md 10.1: the two images and their nearest neighbours, two stars joined at common neighbours.
-Deliberate difference from the release: nodes 0 and 1 are the pair (the release labels and
-cuts at the two smallest image numbers).
+*Source*: ``mprd/gcn/util_gcn.py`` of the MetaPRD release: the two images and their nearest neighbours, two stars joined
+at common neighbours. Deliberate difference: nodes 0 and 1 are the pair (the release labels and cuts at the two smallest
+image numbers).
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def open_loggers(
         from lightning.fabric.utilities.rank_zero import rank_zero_only
 
         # Lightning's loggers ask this; a Fabric that this process had before may have left another number.
-        rank_zero_only.rank = 0
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
     for name in chosen:
         create = registry.get(name)
         given = dict(options.get(name, {}))

@@ -113,6 +113,6 @@ def test_orders_of_people_never_seen_are_recovered(streams: int, tmp_path: Path)
     )
     path = train(recipe, output=tmp_path / "run", progress=False).path
     for score in report_run_stripes(path, tmp_path / "stripes.png", device="cpu").scores:
-        # Chance is 1/3 and 1/6; mmgl.md 4.3 accepts 0.85 and 0.75 of a larger network.
+        # Chance is 1/3 and 1/6.
         assert score.accuracy > 0.75
         assert score.exact > 0.6

@@ -5,7 +5,7 @@ import torch
 
 from gloam.batches.batch import Batch
 from gloam.errors import GloamError
-from gloam.losses.cluster_nce import cluster_nce
+from gloam.losses.cluster_nce import cluster_nce_loss
 from gloam.methods import create_method
 from tests.methods.contract import MemoryContext, people
 
@@ -43,7 +43,7 @@ def test_with_everything_off_it_is_cluster_contrast() -> None:
     batch = rows(data, context.labels, partners=False)
     method.net.register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach()))
     loss = method.training_step(batch)["loss"].detach()
-    torch.testing.assert_close(loss, cluster_nce(seen[0], before, batch.pids), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, cluster_nce_loss(seen[0], before, batch.pids), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gcn", [False, True])
