@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from gloam.datasets.sysu_mm01 import SYSUMM01
     from gloam.datasets.table import Table, write_table
     from gloam.datasets.table_ids import cameras, identities
-    from gloam.datasets.table_rows import Row, folder_rows, table_rows
+    from gloam.datasets.table_rows import Row, folder_rows
     from gloam.datasets.validation import hold_out
     from gloam.datasets.veri776 import VeRi776
     from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
@@ -72,7 +72,7 @@ _NAMES = {
     "sysu_mm01": "SYSUMM01",
     "table": "Table write_table",
     "table_ids": "cameras identities",
-    "table_rows": "Row folder_rows ",
+    "table_rows": "Row folder_rows",
     "validation": "hold_out",
     "veri776": "VeRi776",
     "weak": "WeakLabels shuffle_labels_per_modality",
