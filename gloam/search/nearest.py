@@ -16,7 +16,8 @@ from gloam.search.arrays import as_whole_number, check_same_width
 from gloam.search.blocks import map_blocks
 from gloam.search.distances import Metric, check_metric
 from gloam.search.exact import NOTHING_HIDDEN, Hidden, compiled_loops, exact_search
-from gloam.search.points import COSINE, ROOT, as_points
+from gloam.search.kinds import COSINE, ROOT
+from gloam.search.points import as_points
 
 # Entries that queries first..stop-1 may not see: (stop - first, G) bool, or None for no entry.
 Exclude = Callable[[int, int], Any]

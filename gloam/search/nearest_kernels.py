@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gloam.search.points import COSINE, ROOT
+from gloam.search.kinds import COSINE, ROOT
 
 _CHUNK = 64  # columns that are compared with the limit at once
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from gloam.errors import GloamError
 from gloam.search.arrays import as_whole_number
 from gloam.search.exact import ExactSearch, Pool, exact_search, multiply
-from gloam.search.points import SQUARED, Points, as_points
+from gloam.search.kinds import SQUARED
+from gloam.search.points import Points, as_points
 
 _TILE_ROWS, _TILE_COLUMNS = 1024, 4096  # of one tile of the products on the CPU, whatever N
 

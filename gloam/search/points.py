@@ -14,7 +14,6 @@ from gloam.search.arrays import as_features, check_finite
 from gloam.search.blocks import map_blocks
 from gloam.search.distances import Metric, as_float32, block_rows, largest_entries, powers_of_two
 
-SQUARED, ROOT, COSINE = 0, 1, 2  # kinds of exact distance: squared Euclidean, Euclidean, 1 - cosine
 # Lengths whose squares, and those of much smaller differences, float32 holds.
 _SMALL, _LARGE = 2.0**-20, 2.0**50
 
