@@ -4,15 +4,31 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup setup-locked constraints demo test lint bench clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev,infomap,ssl,video]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,infomap,loggers,onnx,qdrant,search,ssl,video]"
 	touch $(STAMP)
 
 setup: $(STAMP)  ## create .venv and install gloam with its test tools
+
+setup-locked:  ## create .venv from constraints.txt: every package in one version, checked by its hash
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+constraints:  ## write constraints.txt anew: the newest versions that pyproject.toml allows, for every platform
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	printf 'hatchling>=1.24\neditables\n' | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--all-extras --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml - \
+		--output-file .constraints.tmp
+	{ printf '# Every package that gloam and its extras need, with the hashes of its files.\n'; \
+		printf '# Written by "make constraints", installed by "make setup-locked".\n'; \
+		cat .constraints.tmp; } > constraints.txt
+	rm .constraints.tmp
 
 lint: setup  ## formatting, lint rules, floors of the package, static types
 	$(BIN)/ruff format --check .

@@ -29,7 +29,7 @@ from gloam.augmentation.augmenter import IMAGENET_MEAN, IMAGENET_STD, AugmentCon
 from gloam.batches.loaders import train_loader
 from gloam.datasets.records import Modality, Record
 from gloam.pixels.store import open_store
-from gloam.sampling.base import SamplerConfig, create_sampler
+from gloam.sampling import create_sampler, sampler_options
 
 HEIGHT, WIDTH, BATCH, THREADS = 288, 144, 64, 2
 CONFIG = AugmentConfig(pad=10, flip=0.5, erase=0.5)
@@ -81,7 +81,7 @@ def gloam_pipeline(root: Path, names: list[str], cache: str | Path, workers: int
     records = [Record((name,), 0, 0, Modality.VISIBLE, 0) for name in names]
     store = open_store(root, names, height=HEIGHT, width=WIDTH, cache=cache, workers=THREADS, progress=False)
     zeros = np.zeros(len(names), dtype=np.int64)
-    sampler = create_sampler(SamplerConfig(name="shuffle", batch_size=BATCH), zeros, zeros, zeros, seed=0)
+    sampler = create_sampler(sampler_options({"name": "shuffle", "batch_size": BATCH}), zeros, zeros, zeros, seed=0)
     loader = train_loader(records, zeros, store, sampler, workers=workers)
     augmenter, generator = Augmenter(CONFIG), torch.Generator().manual_seed(0)
     return lambda: (augmenter(batch, generator) for batch in loader)

@@ -26,6 +26,7 @@ from gloam.augmentation.augmenter import Augmenter
 from gloam.batches.batch import Batch
 from gloam.methods import create_method
 from gloam.recipes.recipe import Recipe, load_recipe
+from gloam.sampling import IdentityBatches, PlainBatches
 from gloam.training.optimizers import create_optimizer
 
 # Variant -> recipe and the method's flags that differ from it.
@@ -41,13 +42,18 @@ IDENTITIES = 395
 
 def random_batch(recipe: Recipe, height: int, width: int) -> Batch:
     """Random images, 8 bits, in the order and number that the recipe's sampler gives."""
-    sampler = recipe.sampler
-    per_modality = sampler.batch_size or sampler.identities * sampler.instances
+    sampler, instances = recipe.sampler, 4
+    if isinstance(sampler, IdentityBatches):
+        instances, per_modality = sampler.instances, sampler.identities * sampler.instances
+    elif isinstance(sampler, PlainBatches):
+        per_modality = sampler.batch_size
+    else:
+        raise TypeError(f"sampler {sampler.name} states no batch size")
     count = 2 * per_modality
     generator = torch.Generator().manual_seed(0)
     return Batch(
         images=torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator),
-        pids=(torch.arange(per_modality) // sampler.instances).repeat(2),
+        pids=(torch.arange(per_modality) // instances).repeat(2),
         cams=torch.arange(count) % 6,
         modalities=torch.arange(2).repeat_interleave(per_modality),
         indices=torch.arange(count),

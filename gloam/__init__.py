@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from gloam.gallery.where import Where
     from gloam.inference.comparison import Matches, cluster, draw, evaluate, rerank, search
     from gloam.inference.features import Features
-    from gloam.inference.model import Model, load_model
+    from gloam.inference.loading import load_model
+    from gloam.inference.model import Model
     from gloam.methods import create_method, list_methods
     from gloam.recipes.recipe import list_recipes, load_recipe
     from gloam.training.run import train
@@ -44,7 +45,7 @@ _PUBLIC = {
     "list_methods": "gloam.methods",
     "list_recipes": "gloam.recipes.recipe",
     "load_dataset": "gloam.datasets",
-    "load_model": "gloam.inference.model",
+    "load_model": "gloam.inference.loading",
     "load_recipe": "gloam.recipes.recipe",
     "open_gallery": "gloam.gallery.gallery",
     "rank_features": "gloam.evaluation.ranking",

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from gloam.atomic import write_text
+from gloam.console import console as make_console
+from gloam.console import styled
 from gloam.datasets import DatasetSplits, load_dataset
 from gloam.drawing.dataset import draw_dataset
 from gloam.errors import GloamError
@@ -46,25 +47,25 @@ def run_demo(output: Path, *, seed: int = 0) -> dict[str, Results]:
 
     if output.exists() and any(output.iterdir()):
         raise GloamError(f"{output} is not empty. Choose another folder with --output, or delete it.")
-    console = Console()
-    console.print(f"[bold]1/4[/] drawing {IDS} people in both modalities")
+    console = make_console()
+    console.print(styled(("1/4", "bold"), f" drawing {IDS} people in both modalities"))
     data = output / "data"
     draw_dataset("sysu_mm01", data, ids=IDS, height=HEIGHT, width=WIDTH, seed=seed)
     recipe = demo_recipe(data, seed)
 
-    console.print("[bold]2/4[/] scoring the untrained network and grey histograms")
+    console.print(styled(("2/4", "bold"), " scoring the untrained network and grey histograms"))
     stages = {"train": {"epochs": 0}}
     untrained = train(_with(recipe, stages), output=output / "untrained", progress=False).results
     splits = load_dataset("sysu_mm01", data)
     histograms = _score_histograms(splits)
 
-    console.print("[bold]3/4[/] training a small AGW")
+    console.print(styled(("3/4", "bold"), " training a small AGW"))
     run = train(recipe, output=output / "run")
     trained = run.results
     if trained is None or untrained is None:
         raise RuntimeError("a finished run has results")
 
-    console.print("[bold]4/4[/] drawing the rank list")
+    console.print(styled(("4/4", "bold"), " drawing the rank list"))
     figure = save_figure(rank_list_of_run(run.path, queries=6, top=8), output / "rank_list.png")
     found = {"small AGW, trained": trained, "small AGW, untrained": untrained, "grey histogram": histograms}
     table = _table(found)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from gloam import __version__
+from gloam import __version__, plugins
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from gloam.registry import Registry
 
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "scikit-learn", "numba", "pillow")
 # Optional package -> what it is for and which extra installs it.
@@ -23,12 +27,15 @@ _OPTIONAL = {
     "av": "video files (extra: video)",
     "faiss": "search codes of galleries (extra: search)",
     "qdrant_client": "galleries in a Qdrant cluster (extra: qdrant)",
+    "wandb": "logger wandb (extra: loggers)",
+    "mlflow": "logger mlflow (extra: loggers)",
 }
 
 
 def doctor_table() -> Table:
-    """Versions, devices, cache folder and optional packages of this machine as a rich table."""
+    """Versions, devices, cache folder, optional packages and plugins of this machine as a rich table."""
     import torch
+    from rich.markup import escape
     from rich.table import Table
 
     from gloam.pixels.cache import cache_folder
@@ -51,4 +58,19 @@ def doctor_table() -> Table:
     for package, purpose in _OPTIONAL.items():
         state = "installed" if importlib.util.find_spec(package) else "not installed"
         table.add_row(package, f"{state}: {purpose}")
+    for what, state in _plugins():
+        table.add_row(what, escape(state))
     return table
+
+
+def _plugins() -> Iterator[tuple[str, str]]:
+    """What users' packages and modules add, what could not be loaded, and names that two of them claim."""
+    registries: list[Registry[Any]] = [importlib.import_module(module).registry for module in plugins.GROUPS.values()]
+    clashes = [clash for registry in registries for clash in registry.clashes()]
+    for plugin in plugins.found():
+        state = "loaded" if plugin.failure is None else f"FAILED: {plugin.failure}"
+        yield "plugin", f"{plugin.name} ({plugin.source}): {state}"
+    for clash in clashes:
+        yield "plugin", f"FAILED: {clash}"
+    if not plugins.found():
+        yield "plugins", "none (docs/extend.md)"

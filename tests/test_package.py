@@ -11,7 +11,7 @@ import pytest
 import gloam
 from gloam import cli
 from gloam.atomic import atomic_path, write_text
-from gloam.errors import did_you_mean
+from gloam.errors import WriteError, did_you_mean
 from gloam.registry import Registry
 
 
@@ -65,7 +65,7 @@ def test_registry_refuses_a_second_class_under_one_name() -> None:
 def test_atomic_write_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
     target = tmp_path / "table.csv"
     write_text(target, "old")
-    with pytest.raises(OSError, match="full"), atomic_path(target) as temporary:
+    with pytest.raises(WriteError, match="full"), atomic_path(target) as temporary:
         temporary.write_text("half")
         raise OSError("disk full")
     assert target.read_text() == "old"

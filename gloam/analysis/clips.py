@@ -18,7 +18,8 @@ from gloam.atomic import write_text
 from gloam.datasets import Record
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results, break_name, evaluate
-from gloam.inference.model import Model, load_model
+from gloam.inference.loading import load_model
+from gloam.inference.model import Model
 from gloam.inference.sources import open_test_records
 
 if TYPE_CHECKING:
@@ -42,13 +43,28 @@ def shuffled_frames(clips: Tensor, modalities: Tensor, generator: torch.Generato
 
 
 def foreign_frames(clips: Tensor, modalities: Tensor, generator: torch.Generator) -> Tensor:
-    """The first frame stays; every later one comes from a random clip of the same batch and modality."""
+    """The first frame stays; every later one comes from another random clip of the same batch and modality.
+
+    No clip keeps a later frame of its own. One that is alone in its modality takes frames of the other one.
+
+    Raises:
+        GloamError: a batch of one clip.
+    """
+    if len(clips) < 2:
+        raise GloamError("Foreign frames come from other clips, but a batch holds only one. Raise the batch size.")
     rows = torch.arange(len(clips))[:, None].repeat(1, clips.shape[1])
     kinds = modalities.cpu()
     for modality in kinds.unique():
         same = torch.nonzero(kinds == modality).flatten()
+        others = torch.nonzero(kinds != modality).flatten()
         for position in range(1, clips.shape[1]):
-            rows[same, position] = same[torch.randperm(len(same), generator=generator)]
+            if len(same) == 1:
+                rows[same, position] = others[torch.randint(len(others), (1,), generator=generator)]
+                continue
+            # Each clip gives its frame to the one some places behind it in a random order: never to itself.
+            order = same[torch.randperm(len(same), generator=generator)]
+            shift = int(torch.randint(1, len(same), (1,), generator=generator))
+            rows[order, position] = order.roll(shift)
     return clips[rows.to(clips.device), torch.arange(clips.shape[1], device=clips.device)]
 
 
@@ -150,12 +166,17 @@ def score_clip_controls(
         Scores. Memory: four features per query and gallery record.
 
     Raises:
-        GloamError: a method for single images, or what :func:`load_model` raises.
+        GloamError: a method for single images, several clips per tracklet, or what :func:`load_model` raises.
     """
     model = load_model(run, device=device)
     recipe = model.recipe
     if not model.is_video or not recipe.data.frames:
         raise GloamError(f"{run} is a run of {recipe.method_name!r}, which has no clips. Give a run of a video method.")
+    if recipe.data.test_clip == "all":
+        raise GloamError(
+            f"{run} is tested with all clips of a tracklet (data.test_clip all); gloam clips changes one clip of each. "
+            "Give a run with another rule, for example evenly."
+        )
     splits = model.load_splits(data_root)
     sides = []
     for number, part in enumerate((splits.query, splits.gallery)):
@@ -183,6 +204,9 @@ def _features(
 ) -> Tensor:
     """``(N, controls, D)`` unit features in record order."""
     generator = torch.Generator().manual_seed(seed)
+    batch_size = model.recipe.evaluation.batch_size if batch_size is None else batch_size
+    while len(records) > 1 and len(records) % batch_size == 1:
+        batch_size += 1  # no last batch of one clip, which has no other to take frames from
 
     def compute(clips: Tensor, modalities: Tensor) -> Tensor:
         outputs = []

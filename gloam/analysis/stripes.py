@@ -13,7 +13,8 @@ import torch
 from gloam.augmentation.augmenter import normalize
 from gloam.datasets.records import DatasetSplits, Modality, Record
 from gloam.errors import GloamError
-from gloam.inference.model import Model, load_model
+from gloam.inference.loading import load_model
+from gloam.inference.model import Model
 from gloam.inference.sources import modality_numbers, open_records
 from gloam.losses.permutation import draw_orders, shuffle_stripes
 from gloam.methods.mmgl import MMGL

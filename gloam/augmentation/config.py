@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from gloam.options import Options
 
 # Channel means of two datasets that published random erasing fills with. Both are written into the NORMALISED tensor.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 IMAGENET_FILL = (0.485, 0.456, 0.406)
 
-Triple = tuple[float, float, float]
-Pair = tuple[float, float]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=0, le=1000)]
+Tries = Annotated[int, Field(ge=1, le=10_000)]
+Shares = tuple[Probability, Probability]
+Factors = tuple[Annotated[float, Field(ge=0, le=1000)], Annotated[float, Field(ge=0, le=1000)]]
+Level = Annotated[float, Field(ge=-1000, le=1000)]
+Triple = tuple[Level, Level, Level]
 AspectDraw = Literal["uniform", "log_uniform"]
 Channels = Literal["none", "exchange", "exchange_or_grey", "adaptive_grey"]
 Style = Literal["none", "one", "all"]
 
 
-class ViewConfig(BaseModel):
+class ViewConfig(Options):
     """How one view of an image is made. Steps run in the order of the fields; a clip shares every draw.
 
     *Source*: agw-and-ddag.md 1.2 and 5, wsl-vireid.md 3, meta-prd.md 3, m3-reid.md 4. Steps that act on each pixel
     commute with crop and flip, so one order serves all of them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    weighted_grey: float = Field(
-        0.0, ge=0, le=1, description="probability of a grey image with three random weights (M3-ReID)"
+    weighted_grey: Probability = Field(
+        0.0, description="probability of a grey image with three random weights (M3-ReID)"
     )
-    random_grey: float = Field(0.0, ge=0, le=1, description="probability of a luminance-grey image")
-    pad: int = Field(0, ge=0, description="pixels added on every side before the random crop")
-    flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
+    random_grey: Probability = Field(0.0, description="probability of a luminance-grey image")
+    pad: Pixels = Field(0, description="pixels added on every side before the random crop")
+    flip: Probability = Field(0.0, description="probability of a horizontal flip")
     style_jitter: bool = Field(
         False,
         description="before normalisation: scale each channel by style_range, permute channels, clamp (WSL-VIReID)",
     )
-    erase: float = Field(0.0, ge=0, le=1, description="probability of random erasing, after normalisation")
-    erase_area: Pair = Field((0.02, 0.4), description="range of the erased fraction of the image")
-    erase_aspect: Pair = Field((0.3, 1 / 0.3), description="range of height / width of the erased rectangle")
+    erase: Probability = Field(0.0, description="probability of random erasing, after normalisation")
+    erase_area: Shares = Field((0.02, 0.4), description="range of the erased fraction of the image")
+    erase_aspect: Factors = Field((0.3, 1 / 0.3), description="range of height / width of the erased rectangle")
     erase_aspect_draw: AspectDraw = Field(
         "uniform", description="how the aspect is drawn: uniform (CAJ, SpCL) or log_uniform (torchvision, M3-ReID)"
     )
-    erase_tries: int = Field(100, ge=1, description="attempts to find a rectangle that fits")
+    erase_tries: Tries = Field(100, description="attempts to find a rectangle that fits")
     erase_fill: Triple = Field(CIFAR_MEAN, description="value per channel, written into the normalised image")
     channels: Channels = Field(
         "none",
@@ -50,36 +56,45 @@ class ViewConfig(BaseModel):
         "luminance mix as fourth outcome; adaptive_grey takes that outcome with probability grey_probability and else "
         "leaves the image as it is (CAJ)",
     )
-    grey_probability: float = Field(0.5, ge=0, le=1, description="see adaptive_grey")
+    grey_probability: Probability = Field(0.5, description="see adaptive_grey")
     style: Style = Field(
         "none", description="last: multiply by one number of style_range, or by one per channel (M3-ReID)"
     )
-    style_range: Pair = Field((0.5, 1.5), description="range of the factors of style and style_jitter")
+    style_range: Factors = Field((0.5, 1.5), description="range of the factors of style and style_jitter")
 
 
-class ViewOverrides(BaseModel):
+class ViewOverrides(Options):
     """Fields of ``ViewConfig`` (described there), each optional: None keeps the value of the enclosing section.
 
     None, not "unset": a recipe that was saved with all its defaults then loads as the same augmentation.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    weighted_grey: float | None = None
-    random_grey: float | None = None
-    pad: int | None = None
-    flip: float | None = None
+    weighted_grey: Probability | None = None
+    random_grey: Probability | None = None
+    pad: Pixels | None = None
+    flip: Probability | None = None
     style_jitter: bool | None = None
-    erase: float | None = None
-    erase_area: Pair | None = None
-    erase_aspect: Pair | None = None
+    erase: Probability | None = None
+    erase_area: Shares | None = None
+    erase_aspect: Factors | None = None
     erase_aspect_draw: AspectDraw | None = None
-    erase_tries: int | None = None
+    erase_tries: Tries | None = None
     erase_fill: Triple | None = None
     channels: Channels | None = None
-    grey_probability: float | None = None
+    grey_probability: Probability | None = None
     style: Style | None = None
-    style_range: Pair | None = None
+    style_range: Factors | None = None
+
+
+# Option of a view -> whether anything in the view reads it.
+_NEEDS: dict[str, tuple[Callable[[ViewConfig], bool], str]] = {
+    **dict.fromkeys(
+        ("erase_area", "erase_aspect", "erase_aspect_draw", "erase_tries", "erase_fill"),
+        (lambda view: view.erase > 0, "while erase is 0"),
+    ),
+    "grey_probability": (lambda view: view.channels == "adaptive_grey", "without channels: adaptive_grey"),
+    "style_range": (lambda view: view.style != "none" or view.style_jitter, "without style and style_jitter"),
+}
 
 
 class AugmentConfig(ViewConfig):
@@ -132,3 +147,24 @@ class AugmentConfig(ViewConfig):
                     if not 0 <= low <= high:
                         raise ValueError(f"{name} must be a range 0 <= low <= high, not {low}, {high}")
         return self
+
+    def idle(self) -> dict[str, str]:
+        """Options of views that are never made, or of steps that no view takes."""
+        found = {}
+        made = {"visible": [self.view("visible")], "infrared": [self.view("infrared")]}
+        for modality, count in (("visible", self.visible_views), ("infrared", self.infrared_views)):
+            second = f"second_{modality}"
+            if count == 2:
+                made[second] = [self.view(modality, second=True)]  # type: ignore[arg-type]
+                made[modality] += made[second]
+            elif not self._is_default(second):
+                found[second] = f"while {modality}_views is 1"
+        for option, (acts, reason) in _NEEDS.items():
+            if not self._is_default(option) and not any(acts(view) for views in made.values() for view in views):
+                found[option] = reason
+            for section, views in made.items():
+                if getattr(getattr(self, section), option) is not None and not any(map(acts, views)):
+                    found[f"{section}.{option}"] = reason
+        if not self._is_default("pad_mode") and not any(view.pad for views in made.values() for view in views):
+            found["pad_mode"] = "while pad is 0"
+        return found

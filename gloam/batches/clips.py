@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 
 from gloam.errors import GloamError
 
-FixedFrames = Literal["evenly", "spaced", "first_half", "second_half"]
-FrameChoice = FixedFrames | Literal["evenly_random", "random"]
+OneClip = Literal["evenly", "spaced", "first_half", "second_half"]
+FixedFrames = OneClip | Literal["all"]
+FrameChoice = OneClip | Literal["evenly_random", "random"]
 
 
 def choose_frames(
-    length: int, frames: int, choice: FrameChoice = "evenly", generator: np.random.Generator | None = None
+    length: int,
+    frames: int,
+    choice: FrameChoice | FixedFrames = "evenly",
+    generator: np.random.Generator | None = None,
 ) -> NDArray[np.int64]:
     """Frame numbers of one clip.
 
@@ -24,7 +28,8 @@ def choose_frames(
     *Source*: ``evenly`` (first entry of each segment of n; the test rule of M3-ReID and MITML), ``evenly_random`` (a
     random entry of each segment; M3-ReID training), ``random`` (consecutive entries, random start): m3-reid.md 3.
     ``spaced`` (``floor(k * length / frames)``), ``first_half``, ``second_half`` (the same inside half a tracklet):
-    BUPTCampus, datasets-and-protocols.md 5; a tracklet of one frame has no first half and gives its only frame.
+    BUPTCampus, datasets-and-protocols.md 5; a tracklet of one frame has no first half and gives its only frame. ``all``
+    makes several clips of a tracklet (:func:`all_clips`); here it gives the first, that of ``evenly``.
 
     Args:
         length: frames of the tracklet, L >= 1.
@@ -47,7 +52,7 @@ def choose_frames(
         spaced: NDArray[np.int64] = start + steps * (stop - start) // frames
         return spaced
     segment = -(-max(length, frames) // frames)
-    if choice == "evenly":
+    if choice in ("evenly", "all"):
         entries = steps * segment
     else:
         if generator is None:
@@ -58,6 +63,14 @@ def choose_frames(
             entries = generator.integers(0, segment * frames - frames + 1) + steps
     clip: NDArray[np.int64] = np.minimum(entries, length - 1)
     return clip
+
+
+def count_clips(lengths: NDArray[np.int64], frames: int | None, choice: FrameChoice | FixedFrames) -> NDArray[np.int64]:
+    """How many clips a rule makes of tracklets with ``lengths`` ``(N,)`` frames; 1 for single images."""
+    if choice != "all" or frames is None:
+        return np.ones(len(lengths), dtype=np.int64)
+    counts: NDArray[np.int64] = -(-np.maximum(lengths, frames) // frames)
+    return counts
 
 
 def all_clips(length: int, frames: int) -> NDArray[np.int64]:

@@ -14,11 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from gloam.batches.batch import Batch
-from gloam.batches.clips import FixedFrames, FrameChoice, choose_frames
+from gloam.batches.clips import FixedFrames, FrameChoice, all_clips, choose_frames, count_clips
 from gloam.datasets.records import Record
 from gloam.errors import GloamError
 from gloam.pixels.store import PixelStore, cores
 from gloam.sampling.base import BatchSampler
+from gloam.seeds import Purpose, mix_seed
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ class RecordBatches(Dataset[Batch]):
         labels: ``(N,)`` what ``Batch.pids`` holds.
         store: images.
         frames: clip length T, or None for single images.
-        frame_choice: which frames of a tracklet.
-        seed: seed of random frame choices.
+        frame_choice: which frames of a tracklet. With ``all`` a sample is a clip: those of the first record come first.
+        seed: run seed, for random frame choices.
+        rank: number of this process: processes choose frames independently.
 
     Raises:
         GloamError: tracklets without a clip length, or a store that does not fit the records.
@@ -106,8 +108,9 @@ class RecordBatches(Dataset[Batch]):
         store: PixelStore,
         *,
         frames: int | None = None,
-        frame_choice: FrameChoice = "evenly",
+        frame_choice: FrameChoice | FixedFrames = "evenly",
         seed: int = 0,
+        rank: int = 0,
     ) -> None:
         # Arrays, not records: what a worker process holds stays small and is shared after a fork.
         self._lengths = np.fromiter((len(r.paths) for r in records), np.int64, len(records))
@@ -117,8 +120,9 @@ class RecordBatches(Dataset[Batch]):
         self._modalities = np.fromiter((int(r.modality) for r in records), np.int64, len(records))
         self._store = store
         self._frames = frames
+        self._clips = count_clips(self._lengths, frames, frame_choice)
         self._frame_choice = frame_choice
-        self._seed = seed
+        self._seed, self._rank = seed, rank
         if len(self._pids) != len(records):
             raise ValueError(f"{len(self._pids)} labels for {len(records)} records")
         if (total := int(self._lengths.sum())) != len(store):
@@ -130,12 +134,18 @@ class RecordBatches(Dataset[Batch]):
             )
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return int(self._clips.sum())
+
+    def samples_of(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the samples (one each, or their clips) of some records, in their order."""
+        starts = np.cumsum(self._clips) - self._clips
+        return np.concatenate([np.arange(starts[i], starts[i] + self._clips[i]) for i in records] or [records])
 
     def __getitems__(self, batch: NumberedBatch) -> Batch:
         """One batch, uint8, on the CPU."""
-        rows = np.asarray(batch.indices, dtype=np.int64)
-        images = torch.from_numpy(self._read(batch, rows))
+        samples = np.asarray(batch.indices, dtype=np.int64)
+        rows = np.searchsorted(np.cumsum(self._clips), samples, side="right")
+        images = torch.from_numpy(self._read(batch, rows, samples))
         return Batch(
             images=images,
             pids=torch.from_numpy(self._pids[rows]),
@@ -145,10 +155,18 @@ class RecordBatches(Dataset[Batch]):
             views=torch.zeros(len(rows), dtype=torch.int64),
         )
 
-    def _read(self, batch: NumberedBatch, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _read(self, batch: NumberedBatch, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.uint8]:
         if self._frames is None:
             return self._store.read(self._starts[rows])
-        generator = np.random.default_rng([self._seed, batch.epoch, batch.number])
+        if self._frame_choice == "all":
+            numbers = samples - (np.cumsum(self._clips) - self._clips)[rows]
+            found = [
+                self._starts[i] + all_clips(int(self._lengths[i]), self._frames)[number]
+                for i, number in zip(rows.tolist(), numbers.tolist(), strict=True)
+            ]
+            images = self._store.read(np.concatenate(found))
+            return images.reshape(len(rows), self._frames, *images.shape[1:])
+        generator = np.random.default_rng(mix_seed(self._seed, Purpose.CLIPS, self._rank, batch.epoch, batch.number))
         clips = [
             self._starts[i] + choose_frames(int(self._lengths[i]), self._frames, self._frame_choice, generator)
             for i in rows.tolist()
@@ -188,7 +206,7 @@ def train_loader(
         rank: number of this process: processes choose frames independently.
         prefetch: batches that each worker reads ahead.
     """
-    data = RecordBatches(records, labels, store, frames=frames, frame_choice=frame_choice, seed=seed * 65537 + rank)
+    data = RecordBatches(records, labels, store, frames=frames, frame_choice=frame_choice, seed=seed, rank=rank)
     return _loader(data, NumberedBatches(sampler), workers, prefetch, persistent=True)
 
 
@@ -205,6 +223,8 @@ def test_loader(
 ) -> DataLoader[Batch]:
     """Batches in record order for feature extraction; ``pids`` are the records' own.
 
+    With the rule ``all`` a row is a clip, a record has several rows one after the other, and ``indices`` says whose.
+
     Args:
         records: samples.
         store: opened for ``image_paths(records)``.
@@ -218,7 +238,8 @@ def test_loader(
     pids = np.fromiter((r.pid for r in records), np.int64, len(records))
     data = RecordBatches(records, pids, store, frames=frames, frame_choice=frame_choice)
     chosen = np.arange(len(records)) if indices is None else np.asarray(indices, dtype=np.int64)
-    return _loader(data, NumberedBatches(InOrder(chosen, batch_size)), workers, prefetch, persistent=False)
+    order = InOrder(data.samples_of(chosen), batch_size)
+    return _loader(data, NumberedBatches(order), workers, prefetch, persistent=False)
 
 
 # pytest must not collect it where tests import it.

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from gloam.cli.listing import Entry, show_entries
+from gloam.console import console
+from gloam.errors import GloamError, did_you_mean
 
-from gloam.errors import GloamError
+if TYPE_CHECKING:
+    from gloam.datasets.base import Dataset
 
 
-def data_list() -> None:
-    """Table of the datasets gloam reads: published counts and how to obtain each.
+def data_list(pattern: str = "*", /, json: bool = False) -> None:
+    """List of the datasets gloam reads: published counts, how to obtain each and its page.
 
     Example:
-        gloam data list
-    """
-    from gloam.datasets.check import dataset_table
+        gloam data list "*1*"
 
-    Console().print(dataset_table())
+    Args:
+        pattern: shell wildcard over the names.
+        json: print everything known about each as JSON.
+    """
+    from gloam.datasets import get_dataset, list_datasets
+
+    names = list_datasets(pattern)
+    if not names:
+        raise GloamError(f"No dataset matches {pattern!r}. {did_you_mean(pattern, list_datasets())}")
+    show_entries([_entry(get_dataset(name)) for name in names], as_json=json)
 
 
 def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str, ...] = ()) -> int:
-    """Compare a folder with what the dataset should look like: tree, counts, unreadable files.
+    """Compare a folder with what the dataset should look like: tree, counts, unreadable files, and recipes that fit.
 
     Example:
         gloam data check regdb /data/RegDB --option trial=3
@@ -35,9 +45,12 @@ def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str
         option: the dataset's own options, each as KEY=VALUE (RegDB: trial=3).
     """
     from gloam.datasets.check import check
+    from gloam.recipes.fitting import find_fitting
 
     report = check(name, root, strict=strict, **_options(option))
-    Console().print(report)
+    console().print(report)
+    for line in find_fitting(report.splits).lines():
+        console().print(line, highlight=False)
     return 0 if report.ok else 2
 
 
@@ -84,7 +97,12 @@ def data_draw(
         seed=seed,
         workers=workers,
     )
-    Console().print(f"{out}: " + ", ".join(f"{value:,} {key}" for key, value in counts.items()))
+    console().print(f"{out}: " + ", ".join(f"{value:,} {key}" for key, value in counts.items()))
+
+
+def _entry(cls: type[Dataset]) -> Entry:
+    lines = [f"{cls.title}: {cls.setting()}", *cls.published(), cls.obtain, *filter(None, [cls.page]), cls.licence]
+    return Entry(cls.name, lines, cls.describe())
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gloam.console import console
 from gloam.errors import GloamError
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def create(
         replicas: of a Qdrant collection.
         quantization: of a Qdrant collection.
     """
-    from gloam import load_model
     from gloam.gallery.gallery import Gallery
     from gloam.gallery.tables import is_feature_file
     from gloam.gallery.transfer import load_features
+    from gloam.inference.loading import load_model
 
     cameras = {}
     for word in retention_camera:
@@ -218,8 +218,7 @@ def search(
             modality=query_modality,
         )
         table = _hit_table(hits, grouped=group is not None)
-        console = Console()
-        console.print(table if len(hits) else Text("nothing found"))
+        console().print(table if len(hits) else Text("nothing found"))
         for note in hits.notes:
             say(note)
         if output is not None:
@@ -256,7 +255,7 @@ def cell(value: object) -> Text:
 
 def say(text: str) -> None:
     """Print one line that holds users' words."""
-    Console().print(cell(text), soft_wrap=True, highlight=False)
+    console().print(cell(text), soft_wrap=True, highlight=False)
 
 
 def _days(text: str) -> float:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from gloam.cli.gallery import ModalityName, cell, open_there, say
+from gloam.console import console
 from gloam.errors import GloamError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def info(gallery: str, /, measure: bool = False) -> None:
         table = Table(show_header=False)
         for name, value in describe(opened):
             table.add_row(cell(name), cell(value))
-        Console().print(table)
+        console().print(table)
 
 
 def verify(gallery: str, /) -> int:
@@ -151,7 +151,7 @@ def audit(gallery: str, /, last: int = 50) -> None:
     table = Table("time", "who", "action", "rows", "digest")
     for line in lines:
         table.add_row(*map(cell, (time_text(line.time), line.who, line.action, line.rows, line.digest[:16])))
-    Console().print(table)
+    console().print(table)
 
 
 def reembed(
@@ -180,7 +180,7 @@ def reembed(
         precision: arithmetic of the forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
-    from gloam import load_model
+    from gloam.inference.loading import load_model
 
     model = load_model(run, device=device, feature=feature, mirror=mirror, precision=precision)
     with open_there(gallery) as opened:

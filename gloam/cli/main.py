@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 
-from gloam import __version__
-from gloam.cli import data, gallery, gallery_upkeep, runs, start, train
-from gloam.errors import GloamError, did_you_mean
+from gloam import __version__, plugins
+from gloam.cli import data, export, gallery, gallery_upkeep, runs, start, train
+from gloam.cli.parsing import parse
+from gloam.console import LogFormatter, console, harden_streams, styled
+from gloam.errors import GloamError, did_you_mean, explain
+from gloam.interruption import Interrupted, listening
 
 TITLE = "gloam: person re-identification across light, cameras and supervision levels"
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train.train,
     "evaluate": runs.evaluate,
     "extract": runs.extract,
+    "export": export.export,
     "rank-list": runs.rank_list,
     "embedding": runs.embedding,
     "curves": runs.curves,
@@ -53,23 +55,36 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    Args:
+        arguments: words after ``gloam``; those of the process if not given.
+
     Returns:
-        0 on success, 2 after a user's mistake (one message, no traceback), 130 after Ctrl-C.
+        0 on success, 2 after a user's mistake or a failure of the machine (one message, no traceback), 130 after
+        Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # a wrong flag's message ends with its cause
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    plugins.search_working_directory()
+    harden_streams()
+    screen = logging.StreamHandler()
+    screen.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[screen])
     try:
-        return _dispatch(words)
-    except GloamError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        with listening(ends_process=arguments is None):
+            return _dispatch(words)
+    except Exception as error:
+        told = explain(error)
+        if told is None or os.environ.get("GLOAM_TRACEBACK"):
+            raise
+        console(stderr=True).print(styled(("error:", "bold red"), f" {told}"), soft_wrap=True, highlight=False)
         return 2
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
-        return 130
+    except KeyboardInterrupt as stop:
+        console(stderr=True).print(str(stop) or "interrupted", soft_wrap=True, highlight=False)
+        return stop.exit_code if isinstance(stop, Interrupted) else 130
 
 
 def _dispatch(words: list[str]) -> int:
+    words, modules = _take_plugins(words)
     if not words or words[0] in ("-h", "--help", "help"):
         sys.stdout.write(_overview(COMMANDS))
         return 0
@@ -84,17 +99,37 @@ def _dispatch(words: list[str]) -> int:
     if name not in COMMANDS:
         raise GloamError(f"There is no command {name!r}. {did_you_mean(name, COMMANDS)}")
     command, rest = COMMANDS[name], words[len(name.split()) :]
+    plugins.import_plugins(modules, "--plugins", required=True)
     if command is train.train:
-        train.train(rest)
+        train.train(rest, modules)
         return 0
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
-    return int(tyro.cli(command, prog=f"gloam {name}", args=rest, description=description, config=style) or 0)
+    return int(parse(command, rest, prog=f"gloam {name}", description=description, config=style) or 0)
+
+
+def _take_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take ``--plugins MODULE[,MODULE...]`` out of the words: every command has it, and needs it before all others."""
+    rest: list[str] = []
+    taken: list[str] = []
+    queue = list(words)
+    while queue:
+        flag, has_value, value = (word := queue.pop(0)).partition("=")
+        if flag != "--plugins":
+            rest.append(word)
+            continue
+        if not has_value:
+            value = queue.pop(0) if queue and not queue[0].startswith("-") else ""
+        if not (names := plugins.parse_names(value)):
+            raise GloamError("--plugins needs the names of modules: --plugins my_package.my_module,my_other_module")
+        taken += names
+    return rest, taken
 
 
 def _overview(commands: dict[str, Callable[..., Any]]) -> str:
     width = max(len(name) for name in commands)
     lines = [TITLE, "", "usage: gloam COMMAND [ARGUMENTS]", "", "commands:"]
     lines += [f"  {name:<{width}}  {(function.__doc__ or '').splitlines()[0]}" for name, function in commands.items()]
-    lines += ["", "gloam COMMAND --help shows the flags and an example that works; gloam --version the version.", ""]
+    lines += ["", "gloam COMMAND --help shows the flags and an example that works; gloam --version the version."]
+    lines += ["--plugins MODULE[,MODULE] lets a command import modules of your own first (docs/extend.md).", ""]
     return "\n".join(lines)

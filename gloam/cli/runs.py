@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
+
+from gloam.console import console
 
 DataRoot = Annotated[Path | None, tyro.conf.arg(name="data.root")]
 Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]
@@ -53,10 +54,10 @@ def evaluate(
         device=device,
         output=output,
     )
-    console = Console()
-    console.print(results.table())
+    screen = console()
+    screen.print(results.table())
     for file in evaluation_files(runs, output):
-        console.print(f"{file}", soft_wrap=True, markup=False, highlight=False)
+        screen.print(f"{file}", soft_wrap=True, highlight=False)
 
 
 def extract(
@@ -91,13 +92,13 @@ def extract(
         device: auto, cpu, cuda, cuda:1 ...
     """
     from gloam.inference.feature_files import check_format
-    from gloam.inference.model import load_model
+    from gloam.inference.loading import load_model
 
     check_format(output)
     model = load_model(run, device=device, feature=feature, mirror=mirror, precision=precision)
     features = model.embed(source, split=split, modality=modality, batch_size=batch_size, progress="extracting")
     features.save(output)
-    Console().print(f"{output}: {len(features):,} features")
+    console().print(f"{output}: {len(features):,} features")
 
 
 def rank_list(
@@ -142,7 +143,7 @@ def rank_list(
         seed=seed,
         device=device,
     )
-    Console().print(f"{save_figure(figure, output)}")
+    console().print(f"{save_figure(figure, output)}")
 
 
 def embedding(
@@ -174,7 +175,7 @@ def embedding(
 
     check_figure_format(output)
     figure = embedding_of_run(run, data_root=data, projection=projection, ids=ids, seed=seed, device=device)
-    Console().print(f"{save_figure(figure, output)}")
+    console().print(f"{save_figure(figure, output)}")
 
 
 def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
@@ -191,7 +192,7 @@ def curves(run: Path, /, output: Path = Path("curves.png")) -> None:
     from gloam.visualize.figure_files import check_figure_format, save_figure
 
     check_figure_format(output)
-    Console().print(f"{save_figure(draw_curves(run), output)}")
+    console().print(f"{save_figure(draw_curves(run), output)}")
 
 
 def clips(
@@ -233,7 +234,7 @@ def clips(
     )
     if output is not None:
         found.to_csv(output)
-    Console().print(found.table())
+    console().print(found.table())
 
 
 def stripes(
@@ -266,5 +267,5 @@ def stripes(
         run, output, data_root=data, images=images, seed=seed, batch_size=batch_size, device=device
     )
     if report.scores:
-        Console().print(report.table())
-    Console().print(f"{report.path}")
+        console().print(report.table())
+    console().print(f"{report.path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
+from gloam.console import console
 
 
 def demo(output: Path = Path("demo"), seed: int = 0) -> None:
@@ -30,4 +30,4 @@ def doctor() -> None:
     """
     from gloam.doctor import doctor_table
 
-    Console().print(doctor_table())
+    console().print(doctor_table())

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from gloam.errors import GloamError
+from gloam.cli.listing import Entry, show_entries
+from gloam.console import console
+from gloam.errors import GloamError, did_you_mean
 
 USAGE = """usage: gloam train RECIPE [--data.root DIR] [--output DIR] [--SECTION.KEY VALUE ...]
        gloam train --resume RUN
@@ -23,31 +23,41 @@ Example:
   --stop-after N     stop with a checkpoint after N epochs of this call
   --quiet            no progress bars
   --dry-run          print the resolved recipe and stop
+  --plugins MODULE[,MODULE]  import modules of your own first; the saved recipe keeps them
 
 gloam train RECIPE --help lists every flag of a recipe. Recipes:
 """
 
 
-def recipes(pattern: str = "*", /) -> None:
-    """Table of the recipes that "gloam train" knows, with the published scores they aim at.
+def recipes(pattern: str = "*", /, json: bool = False) -> None:
+    """List of the recipes that "gloam train" knows, with the published scores they aim at (rank-1 / mAP).
 
     Example:
         gloam recipes "sysu_mm01/*"
 
     Args:
         pattern: shell wildcard over <dataset>/<method>.
+        json: print names, methods and published scores with their sources as JSON.
     """
-    from gloam.recipes.recipe import recipe_table
+    from gloam.recipes.recipe import list_recipes
 
-    Console().print(recipe_table(pattern))
+    names = list_recipes(pattern)
+    if not names:
+        raise GloamError(f"No recipe matches {pattern!r}. {did_you_mean(pattern, list_recipes())}")
+    show_entries([_entry(name) for name in names], as_json=json)
 
 
-def train(arguments: Sequence[str]) -> None:
+def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     """Train a recipe, with any of its flags changed, and score the result.
+
+    Args:
+        arguments: the recipe's name and its flags.
+        modules: plugins that ``--plugins`` names, already imported.
 
     Raises:
         GloamError: no recipe, or a bad one.
     """
+    from gloam import plugins
     from gloam.recipes.recipe import list_recipes, load_recipe
 
     words = list(arguments)
@@ -59,11 +69,18 @@ def train(arguments: Sequence[str]) -> None:
     name = None if words[0].startswith("-") else words.pop(0)
     if name is None:
         name = _resumed_run(words)
-    recipe, flags = parse_overrides(load_recipe(name), words, program=f"gloam train {name}")
+    recipe = load_recipe(name)
+    # What the run needs is saved with it, whoever named it.
+    wanted = dict.fromkeys([*recipe.plugins, *plugins.import_from_environment(), *modules])
+    recipe = recipe.model_copy(update={"plugins": tuple(wanted)})
+    recipe, flags = parse_overrides(recipe, words, program=f"gloam train {name}")
     if flags.dry_run:
-        import yaml
+        from gloam.recipes.recipe import resolve
+        from gloam.training.named_parts import check_named_parts
 
-        Console().print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), markup=False, highlight=False)
+        plan = resolve(recipe)
+        check_named_parts(plan)
+        sys.stdout.write(plan.recipe.to_yaml())
         return
     from gloam.training import run
 
@@ -73,8 +90,27 @@ def train(arguments: Sequence[str]) -> None:
     if not result.is_first_process:
         return
     if result.results is not None:
-        Console().print(result.results.table())
-    Console().print(f"run: {result.path}")
+        console().print(result.results.table())
+    console().print(f"run: {result.path}")
+
+
+def _entry(name: str) -> Entry:
+    from gloam.recipes.recipe import load_recipe
+
+    recipe = load_recipe(name)
+    facts = {
+        "name": name,
+        "dataset": recipe.data.name,
+        "method": recipe.method_name,
+        "description": recipe.description,
+        "expected": [expected.model_dump(mode="json") for expected in recipe.expected],
+    }
+    scores = [f"{e.protocol.split('/')[-1]}: {_score(e.rank1)} / {_score(e.mAP)}" for e in recipe.expected]
+    return Entry(name, [recipe.description, *(scores or ["no published score"])], facts)
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _resumed_run(words: Sequence[str]) -> str:
@@ -82,5 +118,8 @@ def _resumed_run(words: Sequence[str]) -> str:
     for position, word in enumerate(words):
         run = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
         if word.partition("=")[0] == "--resume" and run:
-            return str(Path(run).parent.parent) if Path(run).is_file() else run
+            path = Path(run)
+            if not path.exists():
+                raise GloamError(f"There is no run {run}: --resume takes the folder of a run.")
+            return str(path.parent.parent) if path.is_file() else run
     raise GloamError("Which recipe? gloam train RECIPE ..., or gloam train --resume RUN. gloam recipes lists them.")

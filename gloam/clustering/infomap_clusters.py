@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from gloam.errors import GloamError
-from gloam.search.neighbours import as_features, nearest_neighbours
+from gloam.search.arrays import as_features
+from gloam.search.distances import unit_rows
+from gloam.search.neighbours import nearest_neighbours
 
 
 def cluster_by_infomap(
@@ -29,7 +30,7 @@ def cluster_by_infomap(
         ``(N,)`` int64 labels, numbered by the smallest index of their members; -1: outlier.
 
     Raises:
-        GloamError: the package is missing.
+        GloamError: the package is missing, no matrix of finite numbers, no row, or k below 1.
     """
     try:
         from infomap import Infomap
@@ -38,8 +39,7 @@ def cluster_by_infomap(
             "Clustering by InfoMap needs the package infomap: pip install 'gloam[infomap]', or set method.clustering "
             "to dbscan."
         ) from error
-    tensor = normalize(as_features(features), dim=1)
-    indices, distances = nearest_neighbours(tensor, k)
+    indices, distances = nearest_neighbours(unit_rows(as_features(features)), k)
     similarities = 1 - distances / 2
     linked = np.logical_and.accumulate(similarities >= min_similarity, axis=1)
     own = indices == np.arange(len(indices))[:, None]

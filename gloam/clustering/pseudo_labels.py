@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csr_array, issparse
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from gloam.clustering.jaccard import near_pairs
 from gloam.errors import GloamError
+from gloam.search.arrays import as_number, as_whole_number
+
+_MIN_SAMPLES = "min_samples, which counts the point itself,"
 
 
 def cluster(
@@ -31,8 +34,9 @@ def cluster(
         ``(N,)`` int64 cluster numbers by smallest core index; -1 marks outliers.
 
     Raises:
-        GloamError: eps outside (0, 1), min_samples, k1 or k2 below 1, or features with NaN.
+        GloamError: eps outside (0, 1), min_samples, k1 or k2 below 1, or features that are no finite unit rows.
     """
+    min_samples = as_whole_number(min_samples, _MIN_SAMPLES)
     return dbscan(near_pairs(features, limit=eps, k1=k1, k2=k2), eps=eps, min_samples=min_samples)
 
 
@@ -51,10 +55,11 @@ def dbscan(pairs: csr_array, *, eps: float, min_samples: int = 4) -> NDArray[np.
         ``(N,)`` int64; -1 marks outliers.
 
     Raises:
-        GloamError: min_samples below 1.
+        GloamError: min_samples below 1, eps that is no number, or pairs that are no sparse square matrix.
     """
-    if min_samples < 1:
-        raise GloamError(f"min_samples counts the point itself and must be at least 1, not {min_samples}.")
+    min_samples, eps = as_whole_number(min_samples, _MIN_SAMPLES), as_number(eps, "eps, the largest distance,")
+    if not issparse(pairs) or pairs.format != "csr" or pairs.shape[0] != pairs.shape[1]:
+        raise GloamError("DBSCAN works on a square matrix in CSR form, as jaccard_distance and near_pairs return it.")
     count = pairs.shape[0]
     rows = np.repeat(np.arange(count, dtype=np.int32), np.diff(pairs.indptr))
     near = (pairs.data <= np.float32(eps)) & (pairs.indices <= rows)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gloam.datasets.files import render_tree, side_by_side
-from gloam.datasets.records import DatasetSplits, Record
+from gloam.datasets.files import natural_key, render_tree, side_by_side
+from gloam.datasets.records import DatasetSplits, RawId, Record
 from gloam.errors import GloamError, did_you_mean
 
+_LEAST, _MOST = -(2**63), 2**63 - 1
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +58,8 @@ class Option:
                 value = type(self.default)(str(value))
             except ValueError as error:
                 raise GloamError(f"{text} must be a number.") from error
+            if not math.isfinite(value) or abs(value) >= 2**63:
+                raise GloamError(f"{text} is no usable number.")
             low, high = self.least, self.most
             if (low is not None and value < low) or (high is not None and value > high):
                 span = f"from {low} to {high}" if high is not None else f"at least {low}"
@@ -71,15 +75,20 @@ Counts = Mapping[str, int]
 Options = Mapping[str, Option]
 
 
-def relabel(pids: Iterable[int]) -> dict[int, int]:
-    """Original training id -> label: the rank of the id among the ascending ids.
+def relabel(pids: Iterable[RawId]) -> dict[RawId, int]:
+    """Original training id -> label: the rank of the id among the ascending ids, texts in natural order.
 
-    *Source*: datasets-and-protocols.md 0.1.
+    *Source*: the released loaders number ``set(pids)``, which ascends for small whole numbers.
     """
-    return {pid: label for label, pid in enumerate(sorted(set(pids)))}
+    return {pid: label for label, pid in enumerate(sorted(set(pids), key=id_key))}
 
 
-def with_labels(records: Iterable[Record], label_map: Mapping[int, int]) -> tuple[Record, ...]:
+def id_key(pid: RawId) -> tuple[Any, ...]:
+    """Sort key of ids: numbers by value, before texts in natural order."""
+    return (0, pid) if isinstance(pid, int) else (1, natural_key(pid), pid)
+
+
+def with_labels(records: Iterable[Record], label_map: Mapping[RawId, int]) -> tuple[Record, ...]:
     """Training records whose ``pid`` is the label of their ``pid_raw``."""
     return tuple(dataclasses.replace(record, pid=label_map[record.pid_raw]) for record in records)
 
@@ -103,6 +112,8 @@ class Dataset(ABC):
     expected_galleries: ClassVar[Counts] = {}
     tree: ClassVar[str]
     obtain: ClassVar[str]
+    # The authors' page; None where there is none (own data) or none may be named (withdrawn data).
+    page: ClassVar[str | None] = None
     licence: ClassVar[str]
     notice: ClassVar[str | None] = None
     is_video: ClassVar[bool] = False
@@ -134,11 +145,16 @@ class Dataset(ABC):
             GloamError: the root does not look as it should (both trees are shown), or a list is missing or broken.
         """
         if not self.root.exists():
-            raise self.wrong_root("The folder does not exist")
+            raise self.wrong_root("The folder does not exist", f"Not here yet? {self.where_from()}")
         splits = self.read()
         for part in self.required_parts:
             if not getattr(splits, part):
                 raise self.wrong_root(f"No {part} image was found")
+        for record in (*splits.train, *splits.query, *splits.gallery, *splits.auxiliary):
+            if not (_LEAST <= record.pid <= _MOST and _LEAST <= record.cam <= _MOST):
+                raise GloamError(f"{self.title}: {record.paths[0]} has an id or camera of more than 64 bits.")
+            if any("\0" in path for path in record.paths):
+                raise GloamError(f"{self.title}: a list names a file with a null byte: {record.paths[0]!r}.")
         if splits.notice:
             _log.warning("%s: %s", self.name, splits.notice)
         return splits
@@ -157,10 +173,29 @@ class Dataset(ABC):
             "expected": dict(cls.expected),
             "tree": cls.tree.strip("\n"),
             "obtain": cls.obtain,
+            "page": cls.page,
             "licence": cls.licence,
             "notice": cls.notice,
             "options": {key: option.help for key, option in cls.options.items()},
         }
+
+    @classmethod
+    def where_from(cls) -> str:
+        """How to obtain the dataset, with the address of its page."""
+        return f"{cls.obtain} {cls.page}" if cls.page else cls.obtain
+
+    @classmethod
+    def published(cls) -> list[str]:
+        """Published sizes in words, a line each; none for own data."""
+        counts = cls.expected
+        if not counts:
+            return []
+        people = [
+            f"{counts[key]:,} {part}" for part, key in (("train", "train_ids"), ("test", "query_ids")) if key in counts
+        ]
+        sizes = [f"{part} {counts[f'{part}_records']:,}" for part in ("train", "query", "gallery")]
+        unit = "tracklets" if cls.is_video else "images"
+        return [f"people: {', '.join(people)}", f"{unit}: {', '.join(sizes)}"]
 
     @classmethod
     def setting(cls) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from gloam.datasets import register
 from gloam.datasets.base import Counts, Dataset, Option, Options, relabel, with_labels
-from gloam.datasets.files import read_lines
+from gloam.datasets.files import read_lines, whole_number
 from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 
@@ -59,6 +59,7 @@ BUPTCampus/
   train_auxiliary.txt (optional)
 """
     obtain = "Public download from the authors' page."
+    page = "https://github.com/dyhBUPT/BUPTCampus"
     licence = "academic use only, no redistribution"
     options: ClassVar[Options] = {
         "auxiliary": Option(False, "train on the 930 single-camera auxiliary people too (no published run does)"),
@@ -83,7 +84,7 @@ BUPTCampus/
         path = self.split_file("data_paths.json")
         try:
             frames = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise GloamError(f"{path} is not valid JSON ({error}). Unpack the dataset again.") from error
         train = self._tracks(frames, "train.txt")
         query = self._tracks(frames, "query.txt")
@@ -114,8 +115,11 @@ BUPTCampus/
         records = []
         for line in read_lines(path):
             fields = line.rstrip(",").split()
-            if len(fields) != 4 or not fields[0].isdecimal():
-                raise GloamError(f"{path}: {line!r} is not 'pid modality camera tracklet', as in '1746 RGB/IR TSG2 1'.")
+            pid = whole_number(fields[0]) if len(fields) == 4 else None
+            if pid is None:
+                raise GloamError(
+                    f"{path}: {line[:80]!r} is not 'pid modality camera tracklet', as in '1746 RGB/IR TSG2 1'."
+                )
             person, modalities, camera, tracklet = fields
             if camera not in CAMERAS:
                 raise GloamError(f"{path}: {line!r} names the camera {camera!r}. {did_you_mean(camera, CAMERAS)}")
@@ -130,12 +134,17 @@ BUPTCampus/
                         f"{path}: data_paths.json has no frames for {person} {word} {camera} {tracklet}. "
                         "The two files do not belong together; unpack the dataset again."
                     ) from error
+                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                    raise GloamError(
+                        f"{self.root}/data_paths.json: {person} {word} {camera} {tracklet} is no list of file names. "
+                        "Unpack the dataset again."
+                    )
                 if not names:
                     raise GloamError(f"{self.root}/data_paths.json: {person} {word} {camera} {tracklet} has no frames.")
                 if self.values["fake_ir"] and word == "RGB":
                     names = [name.replace("/RGB/", "/FakeIR/") for name in names]
                 paths = tuple(f"DATA/{name}" for name in names)
-                records.append(Record(paths, int(person), CAMERAS[camera], _LIGHTS[word], int(person)))
+                records.append(Record(paths, pid, CAMERAS[camera], _LIGHTS[word], pid))
         return records
 
 

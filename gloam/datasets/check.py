@@ -1,9 +1,8 @@
-"""``gloam data check`` and ``gloam data list``: is a copy complete and readable, and what do the benchmarks hold?"""
+"""``gloam data check``: is a copy complete and readable?"""
 
 from __future__ import annotations
 
 import os
-import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gloam.datasets import get_dataset, list_datasets
+from gloam.console import console, styled
+from gloam.datasets import get_dataset
 from gloam.datasets.files import render_tree, side_by_side
 from gloam.datasets.records import DatasetSplits, Protocol, Record
+from gloam.image_files import UnreadableImage, load_image
 
-# What Pillow raises for empty, truncated, foreign or malicious files.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, MemoryError)
 _CHUNK = 32
 
 
@@ -62,6 +59,7 @@ class CheckReport:
         unreadable: (file, reason) of files that cannot be decoded completely.
         remarks: oddities that do no harm.
         notice: what the user must know about the dataset, or None.
+        splits: the records that were read.
     """
 
     name: str
@@ -75,6 +73,7 @@ class CheckReport:
     unreadable: tuple[tuple[str, str], ...]
     remarks: tuple[str, ...]
     notice: str | None
+    splits: DatasetSplits
 
     @property
     def differing(self) -> tuple[CountRow, ...]:
@@ -102,27 +101,30 @@ class CheckReport:
         }
 
     def __rich__(self) -> RenderableType:
-        table = Table("count", "found", "published", "", title=f"{self.name} in {escape(str(self.root))}")
+        table = Table("count", "found", "published", "", title=styled(f"{self.name} in {self.root}"))
         table.columns[1].justify = table.columns[2].justify = "right"
-        bad = "[red]differs[/]" if self.strict else "[yellow]differs[/]"
+        bad = styled(("differs", "red" if self.strict else "yellow"))
         for row in self.counts:
             published = "" if row.published is None else f"{row.published:,}"
-            mark = bad if row.differs else ("[green]equal[/]" if row.published is not None else "")
+            mark = bad if row.differs else styled(("equal", "green") if row.published is not None else "")
             table.add_row(row.what, f"{row.found:,}", published, mark)
         trees = side_by_side(self.expected_tree, self.found_tree, ("expected", "found"))
-        parts: list[RenderableType] = [escape(trees), table]
+        parts: list[RenderableType] = [styled(trees), table]
         if self.notice:
-            parts.append(f"[yellow]notice:[/] {escape(self.notice)}")
-        parts += [f"remark: {escape(remark)}" for remark in self.remarks]
+            parts.append(styled(("notice:", "yellow"), f" {self.notice}"))
+        parts += [styled(f"remark: {remark}") for remark in self.remarks]
         if self.differing:
             parts.append(
-                f"[{'red]error' if self.strict else 'yellow]warning'}:[/] {len(self.differing)} counts differ from the "
-                "published ones: scores on this copy cannot be compared with papers."
+                styled(
+                    ("error:", "red") if self.strict else ("warning:", "yellow"),
+                    f" {len(self.differing)} counts differ from the published ones: scores on this copy cannot be "
+                    "compared with papers.",
+                )
             )
         parts += _listing("missing", self.missing)
         parts += _listing("unreadable", [f"{path}: {reason}" for path, reason in self.unreadable])
-        verdict = "[green]ok[/]" if self.ok else "[red]not ok[/]"
-        parts.append(f"{verdict}: {self.num_files:,} files checked")
+        verdict = ("ok", "green") if self.ok else ("not ok", "red")
+        parts.append(styled(verdict, f": {self.num_files:,} files checked"))
         return Group(*parts)
 
 
@@ -169,6 +171,7 @@ def check(
         unreadable=tuple(unreadable),
         remarks=tuple(dataset.remarks),
         notice=splits.notice,
+        splits=splits,
     )
 
 
@@ -181,11 +184,9 @@ def decode_problem(path: Path) -> str | None:
     if os.stat(path).st_size == 0:
         return "zero bytes"
     try:
-        # Pillow warns about harmless metadata; only what cannot be decoded matters here.
-        with Image.open(path) as image:
-            image.load()
-    except _BROKEN as error:
-        return str(error).replace(str(path), path.name) or type(error).__name__
+        load_image(path)
+    except UnreadableImage as error:
+        return str(error)
     return None
 
 
@@ -204,22 +205,6 @@ def gallery_size(splits: DatasetSplits, protocol: Protocol) -> int:
     if protocol.shots is None:
         return sum(groups.values())
     return sum(min(protocol.shots, size) for size in groups.values())
-
-
-def dataset_table(pattern: str = "*") -> Table:
-    """What gloam reads: setting, published counts, how to obtain each dataset, its licence."""
-    table = Table("name", "dataset", "setting", "published", "how to obtain", show_lines=True)
-    for name in list_datasets(pattern):
-        cls = get_dataset(name)
-        counts = cls.expected
-        people = [
-            f"{counts[key]:,} {part}" for part, key in (("train", "train_ids"), ("test", "query_ids")) if key in counts
-        ]
-        unit = "tracklets" if cls.is_video else "images"
-        sizes = [f"{part} {counts[f'{part}_records']:,}" for part in ("train", "query", "gallery") if counts]
-        published = f"people: {', '.join(people)}\n{unit}: {', '.join(sizes)}" if counts else ""
-        table.add_row(name, cls.title, cls.setting(), published, f"{cls.obtain}\n[dim]{escape(cls.licence)}[/]")
-    return table
 
 
 def _parts(splits: DatasetSplits) -> tuple[tuple[Record, ...], ...]:
@@ -260,15 +245,16 @@ def _examine(root: Path, paths: Sequence[str], workers: int, progress: bool) -> 
                     found.append((path, reason))
         return found
 
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=console, transient=True, disable=not (progress and console.is_terminal))
+    bar = Progress(*columns, console=screen, transient=True, disable=not (progress and screen.is_terminal))
     with bar, ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
+        # Pillow warns about harmless metadata; only what cannot be decoded matters here.
         warnings.simplefilter("ignore")
         task = bar.add_task("decoding images", total=len(paths))
         chunks = list(_chunks(paths))
@@ -293,4 +279,5 @@ def _listing(kind: str, lines: Iterable[str], limit: int = 50) -> list[Renderabl
     if not every:
         return []
     more = [f"  ... {len(every) - limit:,} more"] if len(every) > limit else []
-    return [f"[red]{len(every):,} {kind} files[/]", *(f"  {escape(line)}" for line in every[:limit]), *more]
+    head = styled((f"{len(every):,} {kind} files", "red"))
+    return [head, *(styled(f"  {line}") for line in every[:limit]), *more]

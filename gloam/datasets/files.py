@@ -12,20 +12,22 @@ from itertools import zip_longest
 from pathlib import Path
 
 from gloam.errors import GloamError
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+from gloam.image_files import is_image
 
 _NUMBER = re.compile(r"(\d+)")
-
-
-def is_image(name: str) -> bool:
-    """True for names that end in an image's extension, in any case. Hidden files (``._0001.jpg``) are none."""
-    return name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
+_DIGITS = 18  # of numbers that surely fit 64 bits
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key under which ``f2`` comes before ``f10``."""
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _NUMBER.split(name))
+    # Not isdigit, which is true of superscripts; not too long for a number either.
+    parts = _NUMBER.split(name)
+    return tuple((1, int(p), "") if p.isdecimal() and len(p) < 1000 else (0, 0, p) for p in parts)
+
+
+def whole_number(word: str) -> int | None:
+    """The number that a word of digits is, if it fits 64 bits; else None."""
+    return int(word) if word.isdecimal() and len(word) <= _DIGITS else None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -53,9 +55,12 @@ def read_ids(path: Path) -> tuple[int, ...]:
     words = re.split(r"[,;\s]+", lines[0]) if lines else []
     ids = set()
     for word in filter(None, words):
-        if not word.isdecimal():
-            raise GloamError(f"{path}: {word!r} is no id. Expected whole numbers separated by commas, as in 6,10,17.")
-        ids.add(int(word))
+        number = whole_number(word)
+        if number is None:
+            raise GloamError(
+                f"{path}: {word[:40]!r} is no id. Expected whole numbers separated by commas, as in 6,10,17."
+            )
+        ids.add(number)
     if not ids:
         raise GloamError(f"{path} holds no ids. Expected whole numbers separated by commas, as in 6,10,17.")
     return tuple(sorted(ids))
@@ -73,9 +78,10 @@ def read_path_labels(path: Path) -> list[tuple[str, int]]:
     pairs = []
     for line in read_lines(path):
         fields = line.rstrip(",").replace("\\", "/").split()
-        if len(fields) < 2 or not fields[1].rstrip(",").isdecimal():
-            raise GloamError(f"{path}: cannot read the line {line!r}. Expected 'folder/image.jpg LABEL'.")
-        pairs.append((fields[0].rstrip(",").removeprefix("./"), int(fields[1].rstrip(","))))
+        label = whole_number(fields[1].rstrip(",")) if len(fields) > 1 else None
+        if label is None:
+            raise GloamError(f"{path}: cannot read the line {line[:80]!r}. Expected 'folder/image.jpg LABEL'.")
+        pairs.append((fields[0].rstrip(",").removeprefix("./"), label))
     if not pairs:
         raise GloamError(f"{path} is empty. Expected lines 'folder/image.jpg LABEL'.")
     return pairs
@@ -100,13 +106,40 @@ def numbered_folders(folder: Path) -> dict[int, str]:
     return dict(sorted((int(name), name) for name in names))
 
 
-def walk_images(folder: Path) -> Iterator[str]:
-    """Every image below a folder as a relative path with forward slashes, in natural order of folders and files."""
-    for current, folders, names in os.walk(folder):
-        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
-        prefix = Path(current).relative_to(folder).as_posix()
-        for name in sorted(filter(is_image, names), key=natural_key):
-            yield name if prefix == "." else f"{prefix}/{name}"
+def walk_images(folder: Path, skip: Iterable[Path] = ()) -> Iterator[str]:
+    """Every image below a folder as a relative path with forward slashes, in natural order of folders and files.
+
+    Hidden folders are left out. Linked folders are followed; one that leads back to a folder above it is not entered
+    again.
+
+    Args:
+        folder: where to look.
+        skip: folders that are left out.
+
+    Raises:
+        GloamError: a folder that may not be listed.
+    """
+    left_out = {_identity(path) for path in skip}
+    waiting: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(folder, "", frozenset())]
+    while waiting:
+        current, prefix, above = waiting.pop()
+        me = _identity(current)
+        if me in above or me in left_out:
+            continue
+        try:
+            with os.scandir(current) as entries:
+                found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            raise GloamError(f"The folder {current} cannot be listed: {error.strerror or error}.") from error
+        found.sort(key=lambda pair: natural_key(pair[0]))
+        yield from (prefix + name for name, is_folder in found if not is_folder and is_image(name))
+        folders = [(current / name, f"{prefix}{name}/", above | {me}) for name, is_folder in found if is_folder]
+        waiting += reversed(folders)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def render_tree(root: Path, depth: int = 2, entries: int = 10) -> str:

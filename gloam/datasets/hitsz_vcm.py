@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from gloam.datasets import register
 from gloam.datasets.base import Counts, Dataset, Option, Options, relabel, with_labels
-from gloam.datasets.files import read_lines, some
+from gloam.datasets.files import read_lines, some, whole_number
 from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
 from gloam.errors import GloamError
 
@@ -67,6 +67,7 @@ HITSZ-VCM/
     query_IDX.txt
 """
     obtain = "Public download from the authors' data page."
+    page = "https://github.com/VCM-project233/HITSZ-VCM-data"
     licence = "academic use only, no redistribution; models trained on it are non-commercial"
     options: ClassVar[Options] = {
         "min_frames": Option(12, "drop shorter tracklets; published numbers use 12, 1 keeps all", least=1)
@@ -123,9 +124,10 @@ HITSZ-VCM/
         records = []
         for number, line in enumerate(read_lines(path), start=1):
             fields = line.replace(",", " ").split()
-            if len(fields) != 5 or not all(f.isdecimal() for f in fields):
-                raise GloamError(f"{path}, line {number}: {line!r} is not 'modality start end pid camera'.")
-            modality, start, end, pid, cam = map(int, fields)
+            numbers = [n for n in map(whole_number, fields) if n is not None]
+            if len(fields) != 5 or len(numbers) != 5:
+                raise GloamError(f"{path}, line {number}: {line[:80]!r} is not 'modality start end pid camera'.")
+            modality, start, end, pid, cam = numbers
             if modality not in _LIGHTS or not 1 <= start <= end <= len(names):
                 raise GloamError(
                     f"{path}, line {number}: {line!r} must have modality 1 or 2 and frames inside 1..{len(names)} "
@@ -144,16 +146,17 @@ HITSZ-VCM/
                 f"{path.parent}: cannot read the frame name {name!r}. Expected names like 0001M2D3T1F1.jpg."
             )
         person, modality, camera, _, file = found.groups()
-        return f"{person}/{'ir' if int(modality) == 1 else 'rgb'}/D{camera}/{file}"
+        return f"{person}/{'ir' if whole_number(modality) == 1 else 'rgb'}/D{camera}/{file}"
 
     @staticmethod
     def _query_rows(path: Path, total: int) -> set[int]:
         """0-based rows; the numbers may be spread over several lines."""
         words = " ".join(read_lines(path)).replace(",", " ").split()
-        wrong = [word for word in words if not word.isdecimal() or not 1 <= int(word) <= total]
+        numbers = {word: whole_number(word) or 0 for word in words}
+        wrong = [word[:40] for word, number in numbers.items() if not 1 <= number <= total]
         if wrong:
             raise GloamError(f"{path}: {some(wrong)} are not row numbers 1..{total} of track_test_info.txt.")
-        return {int(word) - 1 for word in words}
+        return {number - 1 for number in numbers.values()}
 
     def _remark_short(self, records: list[Record], least: int) -> None:
         short = sum(len(record.paths) < least for record in records)

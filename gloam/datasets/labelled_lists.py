@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from gloam.datasets.base import relabel
-from gloam.datasets.records import Modality, Record
+from gloam.datasets.files import whole_number
+from gloam.datasets.records import Modality, RawId, Record
 
 
 def labelled_records(
     lists: Mapping[Modality, Sequence[tuple[str, int]]], camera: Callable[[str, Modality], int]
-) -> tuple[list[Record], dict[int, int], list[str]]:
+) -> tuple[list[Record], dict[RawId, int], list[str]]:
     """Records of both modalities, in file order, the modalities in the order of ``lists``.
 
     *Source*: datasets-and-protocols.md 2.2, 2.3: labels are contiguous and local to the list, and equal labels mean
@@ -27,14 +28,15 @@ def labelled_records(
     """
     pairs = {(PurePosixPath(path).parent.name, label) for rows in lists.values() for path, label in rows}
     remarks = []
-    by_folder = all(folder.isdecimal() for folder, _ in pairs)
-    if not (by_folder and len({int(f) for f, _ in pairs}) == len(pairs) == len({label for _, label in pairs})):
+    folders = {folder: whole_number(folder) for folder, _ in pairs}
+    by_folder = None not in folders.values()
+    if not (by_folder and len(set(folders.values())) == len(pairs) == len({label for _, label in pairs})):
         by_folder = False
         remarks.append("folder numbers and labels of the lists disagree: the labels are used as ids")
     label_map = {int(folder) if by_folder else label: label for folder, label in pairs}
     if sorted(label_map.values()) != list(range(len(label_map))):
         remarks.append("labels of the lists are not contiguous from 0: they were renumbered in ascending order")
-        ranks = relabel(label_map.values())
+        ranks: dict[RawId, int] = relabel(label_map.values())
     else:
         ranks = {label: label for label in label_map.values()}
     originals = {label: pid for pid, label in label_map.items()}

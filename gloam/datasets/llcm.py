@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from gloam.datasets import register
 from gloam.datasets.base import Counts, Dataset
-from gloam.datasets.files import list_images, numbered_folders, read_ids, read_path_labels, some
+from gloam.datasets.files import list_images, numbered_folders, read_ids, read_path_labels, some, whole_number
 from gloam.datasets.labelled_lists import labelled_records
 from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
 from gloam.errors import GloamError
@@ -52,6 +52,7 @@ LLCM/
     train_vis.txt  train_nir.txt  test_id.txt
 """
     obtain = "Sign the agreement and send it to the authors at Xiamen University."
+    page = "https://github.com/ZYK100/LLCM"
     licence = "academic use only, no redistribution"
 
     def read(self) -> DatasetSplits:
@@ -85,9 +86,12 @@ LLCM/
 
     def _camera(self, path: str) -> int:
         found = _CAMERA.search(path.rpartition("/")[2])
-        if not found:
-            raise GloamError(f"{self.root}/idx: {path!r} names no camera. Expected names like 0001_c01_s1_f2_vis.jpg.")
-        return int(found.group(1))
+        camera = whole_number(found.group(1)) if found else None
+        if camera is None:
+            raise GloamError(
+                f"{self.root}/idx: {path[:80]!r} names no camera. Expected names like 0001_c01_s1_f2_vis.jpg."
+            )
+        return camera
 
     def _test(self, part: str, cams: tuple[int, ...], pids: tuple[int, ...], modality: Modality) -> list[Record]:
         folder = self.folder(part)

@@ -40,6 +40,7 @@ Market-1501-v15.09.15/
   images/             (optional: 500k distractors)
 """
     obtain = "Download from the authors' project page."
+    page = "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html"
     licence = "research use"
     options: ClassVar[Options] = {
         "distractors": Option(

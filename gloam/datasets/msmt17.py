@@ -47,6 +47,7 @@ or, re-packed:
   bounding_box_test/  query/
 """
     obtain = "Sign the release agreement with the authors at Peking University; V2 is the version handed out now."
+    page = "https://www.pkuvmc.com/dataset.html"
     licence = "research use under the agreement"
     options: ClassVar[Options] = {
         "train": Option(

@@ -42,6 +42,7 @@ PersonX/              (or six sub-folders 1/ ... 6/, each with these three)
   query/              0411_c8s1_1.jpg ...
 """
     obtain = "Download from the authors' repository (VisDA-2020 packaging or the CVPR 2019 release)."
+    page = "https://github.com/sxzrt/Instructions-of-the-PersonX-dataset"
     licence = "academic use (synthetic people)"
 
     def camera(self, written: int) -> int:

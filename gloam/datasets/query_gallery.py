@@ -15,6 +15,7 @@ ONE_CAMERA = (
     "No query has a match in another camera (one-camera data, or no camera numbers), so matches in the same camera "
     "count: scores are optimistic and cannot be compared with benchmarks."
 )
+NO_QUERY = "Nobody in the test part has a second image, so there is no query and nothing can be scored."
 NO_MATCH = "No query has a match in the gallery: query and gallery share no identity."
 
 
@@ -43,7 +44,7 @@ def divide(records: Sequence[Record], dataset: str, headline: str = "default") -
     chosen = {id(record) for record in query}
     gallery = tuple(record for record in records if id(record) not in chosen)
     protocols, notice = fitting_protocols(query, gallery, dataset, headline)
-    return QueryGallery(tuple(query), gallery, protocols, notice)
+    return QueryGallery(tuple(query), gallery, protocols, NO_QUERY if gallery and not query else notice)
 
 
 def fitting_protocols(

@@ -6,6 +6,7 @@ Nothing here opens an image or imports torch.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,17 @@ from typing import Literal
 
 CameraRule = Literal["none", "same_id_same_cam", "sysu"]
 CmcKind = Literal["standard", "unique_id"]
+# Numbers in the one form that survives being read and written again, and that fit 64 bits.
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+# An id as its owner writes it: numbers where all ids of a dataset are numbers, else texts ("0001", "O'Brien").
+RawId = int | str
+
+
+def raw_id(text: str) -> RawId:
+    """An id from a file of texts: a number if it is written as Python writes numbers, else the text."""
+    if _NUMBER.fullmatch(text) and -(2**63) <= (number := int(text)) < 2**63:
+        return number
+    return text
 
 
 class Modality(enum.IntEnum):
@@ -28,8 +40,9 @@ class Record:
 
     Attributes:
         paths: file names relative to the dataset root, with forward slashes.
-        pid: contiguous label 0..C-1 in training records, the original id in query and gallery records.
-        pid_raw: the id as written on disk.
+        pid: contiguous label 0..C-1 in training records; in query and gallery records the original id, or a number that
+            stands for it where ids are texts.
+        pid_raw: the id as written on disk; -1 for people whom nobody has named.
         cam: camera number, in the base that the dataset's file documents.
         modality: visible or infrared.
     """
@@ -38,7 +51,7 @@ class Record:
     pid: int
     cam: int
     modality: Modality
-    pid_raw: int
+    pid_raw: RawId
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +98,16 @@ class DatasetSplits:
         name: registered dataset name.
         root: folder that record paths are relative to.
         train: training records, ``pid`` = label in ``0..num_classes-1``.
-        query: test queries, ``pid`` = original id.
-        gallery: test gallery candidates, ``pid`` = original id.
+        query: test queries; see ``Record.pid``.
+        gallery: test gallery candidates; the same person has the same ``pid`` as in query.
         protocols: the dataset's protocols by name, the headline protocol first.
-        label_map: original id -> training label (rank of the id in ascending order).
+        label_map: original id -> training label (rank of the id in ascending, for texts natural, order).
         expected_counts: published counts by the names that ``counts()`` uses.
         auxiliary: extra records that no published training uses (BUPTCampus auxiliary set, Market-1501 distractors).
         validation_pids: original training ids that the dataset's authors set aside for validation; empty if none.
         notice: a legal or practical remark that the user must see, or None.
+        labelled: False where nobody has said who is in the training records: each is a label of its own, ``pid_raw`` is
+            -1, and only methods without labels can train.
     """
 
     name: str
@@ -101,11 +116,12 @@ class DatasetSplits:
     query: tuple[Record, ...]
     gallery: tuple[Record, ...]
     protocols: Mapping[str, Protocol]
-    label_map: Mapping[int, int]
+    label_map: Mapping[RawId, int]
     expected_counts: Mapping[str, int] = field(default_factory=dict)
     auxiliary: tuple[Record, ...] = ()
-    validation_pids: tuple[int, ...] = ()
+    validation_pids: tuple[RawId, ...] = ()
     notice: str | None = None
+    labelled: bool = True
 
     @property
     def num_classes(self) -> int:
@@ -131,7 +147,7 @@ class DatasetSplits:
         found: dict[str, int] = {}
         for split in ("train", "query", "gallery", "auxiliary"):
             records: tuple[Record, ...] = getattr(self, split)
-            found[f"{split}_ids"] = len({r.pid_raw for r in records})
+            found[f"{split}_ids"] = len({r.pid_raw for r in records if self.labelled or split != "train"})
             found[f"{split}_records"] = len(records)
             found[f"{split}_visible"] = sum(r.modality is Modality.VISIBLE for r in records)
             found[f"{split}_infrared"] = sum(r.modality is Modality.INFRARED for r in records)

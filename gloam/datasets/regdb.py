@@ -12,7 +12,7 @@ from gloam.datasets import register
 from gloam.datasets.base import Counts, Dataset, Option, Options
 from gloam.datasets.files import read_path_labels
 from gloam.datasets.labelled_lists import labelled_records
-from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
+from gloam.datasets.records import DatasetSplits, Modality, Protocol, RawId, Record
 
 _CURE = (
     "The ten divisions idx/*.txt are part of the published protocol and cannot be rebuilt from the images. They are "
@@ -53,6 +53,7 @@ RegDB/
         "Images: copyright form of Dongguk University (Dongguk Body-based Person Recognition Database, "
         "DBPerson-Recog-DB1). The idx folder with the ten divisions: with the AGW release of Ye et al."
     )
+    page = "http://dm.dongguk.edu/link.html"
     licence = "academic use under the copyright form"
     options: ClassVar[Options] = {"trial": Option(1, "which of the ten published divisions", least=1, most=10)}
 
@@ -66,13 +67,13 @@ RegDB/
             return read_path_labels(self.split_file(f"idx/{part}_{light}_{trial}.txt", _CURE))
 
         parts: dict[str, list[Record]] = {}
-        maps: dict[str, dict[int, int]] = {}
+        maps: dict[str, dict[RawId, int]] = {}
         for part in ("train", "test"):
             lists = {Modality.VISIBLE: pairs(part, "visible"), Modality.INFRARED: pairs(part, "thermal")}
             parts[part], maps[part], remarks = labelled_records(lists, camera=lambda _, light: int(light) + 1)
             self.remarks += [f"{part} lists of trial {trial}: {remark}" for remark in remarks]
         # Test ids are the original ones; equality is all that evaluation asks, so the list's labels are not needed.
-        test = [dataclasses.replace(record, pid=record.pid_raw) for record in parts["test"]]
+        test = [dataclasses.replace(record, pid=int(record.pid_raw)) for record in parts["test"]]
         v2t = Protocol(
             "regdb/visible_to_thermal",
             "visible queries, thermal gallery; papers average ten models, one per trial",

@@ -57,6 +57,7 @@ SYSU-MM01/            (or its sub-folder ori_data/)
     train_id.txt  val_id.txt  test_id.txt
 """
     obtain = "Sign the release agreement and send it to the authors at Sun Yat-sen University."
+    page = "https://github.com/wuancong/SYSU-MM01"
     licence = "academic use only, no redistribution"
     options: ClassVar[Options] = {
         "train": Option("train_val", "ids to train on: all papers use train_val (395)", choices=("train_val", "train")),

@@ -6,15 +6,15 @@ import dataclasses
 import random
 from collections.abc import Iterable
 
-from gloam.datasets.base import relabel, with_labels
+from gloam.datasets.base import id_key, relabel, with_labels
 from gloam.datasets.files import some
 from gloam.datasets.query_gallery import NO_MATCH, divide
-from gloam.datasets.records import DatasetSplits
+from gloam.datasets.records import DatasetSplits, RawId
 from gloam.errors import GloamError, did_you_mean
 
 
 def hold_out(
-    splits: DatasetSplits, *, pids: Iterable[int] | None = None, fraction: float = 0.1, seed: int = 0
+    splits: DatasetSplits, *, pids: Iterable[RawId] | None = None, fraction: float = 0.1, seed: int = 0
 ) -> DatasetSplits:
     """Move some training identities into a validation query and gallery.
 
@@ -36,7 +36,12 @@ def hold_out(
     Raises:
         GloamError: ids that are no training ids, nobody left to train on, or held-out people without any match.
     """
-    known = sorted(splits.label_map)
+    if not splits.labelled:
+        raise GloamError(
+            f"{splits.name} does not say who is in its training images: nobody can be held out for validation. Choose "
+            "the last epoch (evaluation.selection last)."
+        )
+    known = sorted(splits.label_map, key=id_key)
     if pids is None and splits.validation_pids:
         pids = splits.validation_pids
     if pids is None:
@@ -49,9 +54,10 @@ def hold_out(
     held = set(pids)
     unknown = held - set(known)
     if unknown:
-        word = str(min(unknown))
+        absent = sorted(unknown, key=id_key)
+        word = str(absent[0])
         raise GloamError(
-            f"Ids {some(map(str, sorted(unknown)))} are not among the training ids of {splits.name}. "
+            f"Ids {some(map(str, absent))} are not among the training ids of {splits.name}. "
             f"{did_you_mean(word, map(str, known)) if len(known) < 20 else f'They lie in {known[0]}..{known[-1]}.'}"
         )
     remaining = relabel(pid for pid in known if pid not in held)
@@ -59,7 +65,14 @@ def hold_out(
         raise GloamError(f"Holding out {len(held)} of {len(known)} ids of {splits.name} leaves one side empty.")
 
     test = divide(
-        [dataclasses.replace(r, pid=r.pid_raw) for r in splits.train if r.pid_raw in held], splits.name, "validation"
+        # An id that is a text is stood for by its label.
+        [
+            dataclasses.replace(r, pid=r.pid_raw if isinstance(r.pid_raw, int) else r.pid)
+            for r in splits.train
+            if r.pid_raw in held
+        ],
+        splits.name,
+        "validation",
     )
     if not test.protocols or test.notice == NO_MATCH:
         raise GloamError(

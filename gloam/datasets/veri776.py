@@ -36,4 +36,5 @@ VeRi/
   image_test/         0002_c002_00030605_1.jpg ...
 """
     obtain = "Request it from the authors by e-mail."
+    page = "https://vehiclereid.github.io/VeRi/"
     licence = "research use"

@@ -123,8 +123,10 @@ def shuffle_labels_per_modality(splits: DatasetSplits, seed: int) -> tuple[Datas
         paths still name them), and the hidden truth.
 
     Raises:
-        GloamError: training records of one modality only.
+        GloamError: training records of one modality only, or without labels.
     """
+    if not splits.labelled:
+        raise GloamError(f"{splits.name} does not say who is in its training images: there are no labels to make weak.")
     generator = random.Random(seed)
     tables = []
     for light in (Modality.VISIBLE, Modality.INFRARED):

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gloam.console import console
 from gloam.errors import GloamError, did_you_mean
 
 if TYPE_CHECKING:
@@ -146,12 +147,11 @@ def _new_folder(out: Path) -> Iterator[Path]:
 def _draw_all(
     root: Path, shots: Sequence[Shot], seed: int, height: int, width: int, workers: int, progress: bool
 ) -> None:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     chunks = [shots[start : start + _CHUNK] for start in range(0, len(shots), _CHUNK)]
     columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), disable=not progress, transient=True) as bar:
         task = bar.add_task("drawing", total=len(shots))
         if workers == 1 or len(chunks) == 1:
             for chunk in chunks:

@@ -20,7 +20,8 @@ from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 from gloam.evaluation.protocols import find_protocols, select, trials
 from gloam.evaluation.ranking_plan import RankingPlan
-from gloam.search.distances import Metric, as_features, distance_blocks
+from gloam.search.arrays import as_features
+from gloam.search.distances import Metric, distance_blocks
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -143,6 +144,8 @@ def evaluate(
     Raises:
         GloamError: wrong number of features, an unknown protocol or option, or nothing to match.
     """
+    if not splits.protocols:
+        return Results({})  # data for training only
     features = {"query": as_features(query_features), "gallery": as_features(gallery_features)}
     for name, found in features.items():
         if len(found) != len(getattr(splits, name)):

@@ -2,24 +2,20 @@
 
 A match's position is one plus the number of kept gallery entries that come before it in a stable sort, so it is enough
 to sort a query's matches and to count the other entries against them. ``rank_features`` fuses this with the distance
-product, block by block, and never holds a Q x G matrix. The counting is compiled on CPUs (``kernels.py``) and made of
-tensor operations on accelerators (``tensor_kernels.py``).
+product, block by block, and never holds a Q x G matrix. The counting is compiled on CPUs (``ranking_kernels.py``) and
+made of tensor operations on accelerators (``ranking_tensor.py``).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from gloam.datasets.records import CameraRule, CmcKind
 from gloam.errors import GloamError
 from gloam.evaluation.metrics import RankingMetrics
-from gloam.evaluation.ranking_plan import ApKind, RankingPlan
-from gloam.search.distances import Metric, as_features, block_rows, distance_blocks
+from gloam.evaluation.ranking_plan import ApKind, RankingPlan, check_max_rank
+from gloam.search.arrays import as_distances, as_features, comparable
+from gloam.search.distances import Metric, block_rows, distance_blocks
 
 __all__ = ["ApKind", "Metric", "RankingMetrics", "RankingPlan", "distance_blocks", "rank_features", "rank_metrics"]
 
@@ -61,10 +57,11 @@ def rank_metrics(
         MiB).
 
     Raises:
-        GloamError: shapes that do not fit, NaN distances, or no query with a match.
+        GloamError: no numbers, shapes that do not fit, NaN distances, or no query with a match.
     """
     plan = RankingPlan(query_pids, gallery_pids, query_cams, gallery_cams, camera_rule=camera_rule, cmc=cmc, ap=ap)
-    matrix = distances.detach() if isinstance(distances, Tensor) else np.asarray(distances)
+    max_rank = check_max_rank(max_rank)
+    matrix = as_distances(distances, "Distances")
     expected = (len(plan.query_pids), len(plan.gallery_pids))
     if tuple(matrix.shape) != expected:
         raise GloamError(
@@ -73,7 +70,7 @@ def rank_metrics(
         )
     rows = block_rows(expected[1])
     for first in range(0, expected[0], rows):
-        plan.rank_block(_comparable(matrix[first : first + rows]), first)
+        plan.rank_block(comparable(matrix[first : first + rows]), first)
     return plan.metrics(max_rank)
 
 
@@ -111,9 +108,10 @@ def rank_features(
         (a GPU needs about ten times 64 MiB). Other float types add a float32 copy of the gallery's features.
 
     Raises:
-        GloamError: shapes that do not fit, NaN features, or no query with a match.
+        GloamError: shapes that do not fit, NaN or infinite features, or no query with a match.
     """
     plan = RankingPlan(query_pids, gallery_pids, query_cams, gallery_cams, camera_rule=camera_rule, cmc=cmc, ap=ap)
+    max_rank = check_max_rank(max_rank)
     query, gallery = as_features(query_features, "query_features"), as_features(gallery_features, "gallery_features")
     for features, pids, name in ((query, plan.query_pids, "query"), (gallery, plan.gallery_pids, "gallery")):
         if len(features) != len(pids):
@@ -123,14 +121,3 @@ def rank_features(
     for first, block in distance_blocks(query, gallery, metric):
         plan.rank_block(block, first)
     return plan.metrics(max_rank)
-
-
-def _comparable(part: NDArray[Any] | Tensor) -> NDArray[Any] | Tensor:
-    """Distances as float32 or float64."""
-    if isinstance(part, Tensor):
-        double = part.dtype == torch.float64 or not part.is_floating_point()
-        return part.to(torch.float64 if double else torch.float32)
-    if part.dtype.kind not in "fiub":
-        raise GloamError(f"Distances must be numbers, not {part.dtype}.")
-    double = part.dtype.kind != "f" or part.dtype.itemsize > 4
-    return part.astype(np.float64 if double else np.float32, copy=False)

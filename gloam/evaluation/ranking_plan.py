@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gloam.datasets.records import CameraRule, CmcKind
-from gloam.errors import GloamError, did_you_mean
+from gloam.errors import GloamError
 from gloam.evaluation.metrics import RankingMetrics, summarise
+from gloam.search.arrays import as_choice, as_ids, as_whole_number, comparable
 
 ApKind = Literal["standard", "grouped", "trapezoid"]
 
@@ -24,6 +25,7 @@ _AP_KINDS = ("standard", "grouped", "trapezoid")
 _SYSU_QUERY_CAM, _SYSU_HIDDEN_CAM = 3, 2
 # About a millisecond of counting: less is not worth a thread.
 _ENTRIES_PER_THREAD = 200_000
+_LONGEST_CMC = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,18 @@ class RankingPlan:
         ap: ApKind = "standard",
         columns: NDArray[np.int64] | None = None,
     ) -> None:
-        self.query_pids, self.gallery_pids = _ids(query_pids, "query_pids"), _ids(gallery_pids, "gallery_pids")
-        self.query_cams, self.gallery_cams = _ids(query_cams, "query_cams"), _ids(gallery_cams, "gallery_cams")
+        self.query_pids, self.gallery_pids = as_ids(query_pids, "query_pids"), as_ids(gallery_pids, "gallery_pids")
+        self.query_cams, self.gallery_cams = as_ids(query_cams, "query_cams"), as_ids(gallery_cams, "gallery_cams")
         self._check_lengths()
-        self.camera_rule = _choice(_CAMERA_RULES, camera_rule, "camera_rule")
-        self._unique_id = _choice(_CMC_KINDS, cmc, "cmc") == "unique_id"
-        self._ap = _AP_KINDS.index(_choice(_AP_KINDS, ap, "ap"))
+        self.camera_rule = as_choice(camera_rule, _CAMERA_RULES, "camera_rule")
+        self._unique_id = as_choice(cmc, _CMC_KINDS, "cmc") == "unique_id"
+        self._ap = _AP_KINDS.index(as_choice(ap, _AP_KINDS, "ap"))
         # Ids as 0..M-1.
         self.known, codes = np.unique(self.gallery_pids, return_inverse=True)
         self._gallery_codes = codes.astype(np.int64).reshape(-1)
         place = np.minimum(np.searchsorted(self.known, self.query_pids), len(self.known) - 1)
         self._query_codes = np.where(self.known[place] == self.query_pids, place, -1).astype(np.int64)
-        self._columns = columns
+        self._columns = self._check_columns(columns)
         self._views = self._make_views()
         queries = len(self.query_pids)
         self.valid = np.zeros(queries, dtype=np.bool_)
@@ -103,12 +105,14 @@ class RankingPlan:
         """Rank some queries.
 
         Args:
-            distances: ``(n, P)`` float32 or float64, smaller is nearer. Tensors on an accelerator are ranked there.
+            distances: ``(n, P)``, smaller is nearer. Tensors on an accelerator are ranked there.
             first: number of the first query of the block.
 
         Raises:
-            GloamError: a distance is NaN.
+            GloamError: a distance is NaN, or the block does not fit the plan.
         """
+        self._check_block(distances, first)
+        distances = comparable(distances)
         for view in self._views:
             begin, end = np.searchsorted(view.rows, (first, first + len(distances)))
             rows = view.rows[begin:end] - first
@@ -131,8 +135,7 @@ class RankingPlan:
         Raises:
             GloamError: no query has a match, with the likely reason, or ``max_rank`` below 1.
         """
-        if max_rank < 1:
-            raise GloamError(f"max_rank must be at least 1, not {max_rank}.")
+        max_rank = check_max_rank(max_rank)
         if not self.valid.any():
             raise GloamError(self._why_nothing_matches())
         return summarise(self.valid, self.first_hit, self.average_precision, self.penalty, max_rank)
@@ -159,6 +162,25 @@ class RankingPlan:
             raise GloamError(
                 f"Nothing to rank: {len(self.query_pids)} queries, {len(self.gallery_pids)} gallery entries. "
                 "Check the test lists."
+            )
+
+    def _check_columns(self, columns: Any) -> NDArray[np.int64] | None:
+        """The compiled loops read wherever these point."""
+        if columns is None:
+            return None
+        found = as_ids(columns, "columns")
+        if len(found) != len(self.gallery_pids) or found.min() < 0:
+            raise GloamError(f"{len(found)} columns for {len(self.gallery_pids)} gallery ids; one each, from 0 on.")
+        return found
+
+    def _check_block(self, distances: NDArray[Any] | Tensor, first: int) -> None:
+        least = len(self.gallery_pids) if self._columns is None else int(self._columns.max()) + 1
+        rows, columns = tuple(distances.shape) if distances.ndim == 2 else (-1, -1)
+        fits = columns == least if self._columns is None else columns >= least
+        if not fits or first < 0 or first + rows > len(self.query_pids):
+            raise GloamError(
+                f"Distances of shape {tuple(distances.shape)} from query {first} on do not fit a plan of "
+                f"{len(self.query_pids)} queries and {least} columns."
             )
 
     def _make_views(self) -> list[_View]:
@@ -208,8 +230,9 @@ class RankingPlan:
             )
             return bad
 
+        # A camera rule may leave some queries no gallery at all.
         threads = min(torch.get_num_threads(), -(-len(rows) * len(view.codes) // _ENTRIES_PER_THREAD))
-        if threads == 1:
+        if threads <= 1:
             bad = rank(rows)
         else:
             # Several pieces a thread: queries of people with many images take longer.
@@ -270,16 +293,10 @@ def _compiled(distances: Tensor) -> bool:
     return distances.device.type == "cpu"
 
 
-def _ids(values: Any, name: str) -> NDArray[np.int64]:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.ndim != 1:
-        raise GloamError(f"{name} must be a vector, not of shape {array.shape}.")
-    if array.size and array.dtype.kind not in "iub":
-        raise GloamError(f"{name} must be integers, not {array.dtype}. Map other ids to integers first.")
-    return np.ascontiguousarray(array, dtype=np.int64)
+def check_max_rank(value: Any) -> int:
+    """The length of a CMC.
 
-
-def _choice(known: tuple[str, ...], value: str, name: str) -> str:
-    if value not in known:
-        raise GloamError(f"{name} {value!r} is unknown. {did_you_mean(str(value), known)}")
-    return value
+    Raises:
+        GloamError: no whole number, below 1 or above a million.
+    """
+    return as_whole_number(value, "max_rank, the length of the CMC,", largest=_LONGEST_CMC)

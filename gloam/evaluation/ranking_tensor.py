@@ -1,4 +1,4 @@
-"""The counting of ``kernels.py`` as tensor operations, for distances that lie on an accelerator."""
+"""The counting of ``ranking_kernels.py`` as tensor operations, for distances that lie on an accelerator."""
 
 from __future__ import annotations
 

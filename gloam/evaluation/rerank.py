@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gloam.errors import GloamError
-from gloam.search.distances import Metric, as_features, block_rows, distance_blocks
+from gloam.search.arrays import as_distances, as_features, as_number, as_whole_number, check_same_width
+from gloam.search.distances import Metric, as_float32, block_rows, check_metric, distance_blocks, unit_rows
+from gloam.search.k_reciprocal import averaged, expanded_sets, half_width, inverted, overlap_rows, sparse_rows
+from gloam.search.nearest import nearest_columns
 
 Float = NDArray[np.float32]
+_ROUNDING = 1e-4  # of squared distances that are products: this share below zero is no mistake
 # Makes (n, N) distances of some consecutive items to all items, queries first; squared, not normalised.
 _Blocks = Callable[[], Iterator[tuple[int, Float]]]
 
@@ -49,9 +53,10 @@ def k_reciprocal(
         encodings, a few hundred entries per item.
 
     Raises:
-        GloamError: shapes that do not fit, NaN, or options out of range.
+        GloamError: shapes that do not fit, NaN or infinity, negative squares, or options out of range.
     """
-    qg, qq, gg = (_matrix(block) for block in (query_gallery, query_query, gallery_gallery))
+    qg = _matrix(query_gallery, "query_gallery")
+    qq, gg = _matrix(query_query, "query_query"), _matrix(gallery_gallery, "gallery_gallery")
     queries, gallery = qg.shape
     if qq.shape != (queries, queries) or gg.shape != (gallery, gallery):
         raise GloamError(
@@ -59,14 +64,16 @@ def k_reciprocal(
             "(gallery, gallery); they do not form one matrix."
         )
 
+    unit = _common_unit((qg, qq, gg), input_is_squared)
+
     def blocks() -> Iterator[tuple[int, Float]]:
         # The references divide columns and transpose: row i here is column i of [[qq, qg], [qg', gg]].
         for left, right, size, first in ((qq.T, qg, queries, 0), (qg.T, gg.T, gallery, queries)):
             rows = block_rows(queries + gallery)
             for start in range(0, size, rows):
                 part = np.concatenate([left[start : start + rows], right[start : start + rows]], axis=1)
-                part = part.astype(np.float32, copy=False)
-                yield first + start, part if input_is_squared else np.square(part)
+                part = (part if unit == 1 else part.astype(np.float64) / unit).astype(np.float32, copy=False)
+                yield first + start, np.maximum(part, 0) if input_is_squared else np.square(part)
 
     result = np.empty((queries, gallery), dtype=np.float32)
     for first, block in _rerank(blocks, queries, gallery, k1, k2, weight):
@@ -99,14 +106,16 @@ def rerank_blocks(
         Number of the first query and ``(n, G)`` re-ranked distances.
 
     Raises:
-        GloamError: features that do not fit, NaN, or options out of range.
+        GloamError: features that do not fit, NaN or infinity, or options out of range.
     """
     query, gallery = as_features(query_features, "query_features"), as_features(gallery_features, "gallery_features")
-    if query.shape[1] != gallery.shape[1]:
-        raise GloamError(f"Query features have {query.shape[1]} numbers, gallery features {gallery.shape[1]}.")
-    joint = torch.cat([query.to(gallery.device, torch.float32), gallery.to(torch.float32)])
-    if metric == "cosine":
-        joint = torch.nn.functional.normalize(joint, dim=1, eps=1e-12)
+    check_same_width(query, gallery)
+    check_metric(metric)
+    sides = []
+    for side, name in ((query, "query_features"), (gallery, "gallery_features")):
+        rows = unit_rows(side, name) if metric == "cosine" else as_float32(side, name)
+        sides.append(rows.to(gallery.device))
+    joint = torch.cat(sides)
 
     def blocks() -> Iterator[tuple[int, Float]]:
         for first, block in distance_blocks(joint, joint, "euclidean"):
@@ -124,12 +133,15 @@ def _rerank(
 
     kernels: Any = rerank_kernels  # compiled functions are opaque to type checkers
     count = queries + gallery
-    if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
-        raise GloamError(f"Re-ranking needs k1 >= 1, k2 >= 1 and a weight in [0, 1], not {k1}, {k2} and {weight}.")
+    k1 = as_whole_number(k1, "k1, the number of neighbours,")
+    k2 = as_whole_number(k2, "k2, the number of neighbours that are averaged,")
+    weight = as_number(weight, "weight")
+    if not 0 <= weight <= 1:
+        raise GloamError(f"weight is the share of the original distance and must lie in [0, 1], not {weight}.")
     if queries == 0 or gallery == 0:
         raise GloamError(f"Nothing to re-rank: {queries} queries, {gallery} gallery entries.")
-    full, half, expand = min(k1 + 1, count), min(round(k1 / 2) + 1, count), min(k2, count)
-    width = max(full, expand)
+    full, half, expand = min(k1 + 1, count), min(half_width(k1), count), min(k2, count)
+    width = max(full, half, expand)
     neighbours = np.empty((count, width), dtype=np.int32)
     largest = np.empty(count, dtype=np.float32)
     for first, block in blocks():
@@ -137,36 +149,46 @@ def _rerank(
         largest[part] = np.maximum(block.max(axis=1), np.finfo(np.float32).tiny)
         if not np.isfinite(largest[part]).all():
             raise GloamError("The distances contain NaN or infinity. Check the features before re-ranking.")
-        neighbours[part] = _nearest(block / largest[part, None], width)
-    pointers, columns = kernels.expanded_sets(neighbours, full, half)
+        neighbours[part] = nearest_columns(torch.from_numpy(block / largest[part, None]), width).numpy()
+    pointers, columns = expanded_sets(neighbours, full, half)
     values = np.empty(len(columns), dtype=np.float32)
     for first, block in blocks():
         kernels.weigh(block, first, largest, pointers, columns, values)
-    if expand > 1:
-        pointers, columns, values = kernels.average_rows(pointers, columns, values, neighbours, expand)
-    inverted = kernels.invert(pointers, columns, values, queries, count)
+    encoding = averaged(sparse_rows(pointers, columns, values), neighbours, expand)
+    own, lists = encoding[:queries], inverted(encoding[queries:])
     for first, block in blocks():
         if first >= queries:
             return
         stop = min(first + len(block), queries)
-        mixed = kernels.jaccard(pointers, columns, values, first, stop, *inverted, gallery)
+        mixed = overlap_rows(own, lists, first, stop)
         mixed *= np.float32(1 - weight)
         mixed += np.float32(weight) * (block[: stop - first, queries:] / largest[first:stop, None])
         yield first, mixed
 
 
-def _matrix(values: Any) -> NDArray[Any]:
-    array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.ndim != 2:
-        raise GloamError(f"Re-ranking needs matrices of distances, not an array of shape {array.shape}.")
-    return array
+def _matrix(values: Any, name: str) -> NDArray[Any]:
+    found = as_distances(values, name)
+    if isinstance(found, np.ndarray):
+        return found
+    return (found.float() if found.is_floating_point() and found.itemsize < 4 else found).cpu().numpy()
 
 
-def _nearest(distances: Float, count: int) -> NDArray[np.int32]:
-    """The ``count`` nearest columns of every row in order, ties by index; only candidates are sorted."""
-    limits = np.partition(distances, count - 1, axis=1)[:, count - 1]
-    result = np.empty((len(distances), count), dtype=np.int32)
-    for i, row in enumerate(distances):
-        candidates = np.flatnonzero(row <= limits[i])
-        result[i] = candidates[np.argsort(row[candidates], kind="stable")][:count]
-    return result
+def _common_unit(matrices: tuple[NDArray[Any], ...], squared: bool) -> float:
+    """A power of two that keeps squares within float32, or 1: every row is divided by its maximum later anyway.
+
+    Raises:
+        GloamError: NaN, infinity, or negative squares.
+    """
+    ends = [float(end) for matrix in matrices if matrix.size for end in (matrix.min(), matrix.max())]
+    if not all(math.isfinite(end) for end in ends):
+        raise GloamError("The distances contain NaN or infinity. Check the features before re-ranking.")
+    lowest, largest = min(ends, default=0.0), max((abs(end) for end in ends), default=0.0)
+    if squared and lowest < -_ROUNDING * largest:
+        raise GloamError(
+            f"Squared distances cannot be negative, but the smallest is {lowest:.4g}. Give distances, or squares of "
+            "them; similarities are neither."
+        )
+    small, large = (2.0**-60, 2.0**120) if squared else (2.0**-30, 2.0**60)
+    if largest == 0 or small <= largest <= large:
+        return 1.0
+    return float(2.0 ** math.floor(math.log2(largest)))

@@ -83,7 +83,8 @@ class Space:
         Raises:
             GloamError: no run is remembered, it is gone, or it holds other weights by now.
         """
-        import gloam
+        from gloam.inference.exported import EXPORTED_SUFFIXES
+        from gloam.inference.loading import load_model
 
         place = self.run if run is None else str(run)
         if not place:
@@ -91,8 +92,10 @@ class Space:
                 f"The gallery's features were made by {self.fingerprint}, and the gallery does not know where that "
                 "model is. Search with Features, or say where it is (--model RUN)."
             )
-        options: dict[str, Any] = {"precision": self.precision}
-        model = gloam.load_model(place, device=device, feature=self.feature or None, mirror=self.mirror, **options)
+        options: dict[str, Any] = {}
+        if Path(place).suffix not in EXPORTED_SUFFIXES:  # all of this is fixed in an exported file
+            options = {"feature": self.feature or None, "mirror": self.mirror, "precision": self.precision}
+        model = load_model(place, device=device, **options)
         self.require(model.fingerprint, f"the weights that lie in {place}")
         return model
 

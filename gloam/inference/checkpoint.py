@@ -11,10 +11,12 @@ import torch
 
 from gloam import __version__
 from gloam.atomic import atomic_path
+from gloam.datasets.records import RawId, raw_id
 from gloam.errors import GloamError
-from gloam.methods import create_method
-from gloam.methods.contract import Method
+from gloam.methods import get_method
+from gloam.methods.contract import Method, create_options
 from gloam.recipes.recipe import Recipe, validate
+from gloam.safe_load import load_torch_file
 
 FORMAT = 1
 
@@ -43,7 +45,7 @@ class Checkpoint:
     stage: str
     epoch: int
     num_classes: int
-    label_map: dict[int, int]
+    label_map: dict[RawId, int]
     method: dict[str, Any]
     optimizer: dict[str, Any]
     precision: dict[str, Any]
@@ -100,14 +102,7 @@ class Checkpoint:
         """
         if not path.is_file():
             raise GloamError(f"There is no checkpoint {path}.")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            # torch raises half a dozen kinds for a file that is cut off or foreign; each means the same to a user.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise GloamError(
-                f"{path} could not be read ({reason}). It may be cut off: use another checkpoint of the run."
-            ) from error
+        content = load_torch_file(path, cure="Use another checkpoint of the run.")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise GloamError(
                 f"{path} is not a gloam checkpoint. To start from weights of other software use the recipe key weights."
@@ -118,7 +113,7 @@ class Checkpoint:
             stage=text["stage"],
             epoch=text["epoch"],
             num_classes=text["num_classes"],
-            label_map={int(key): value for key, value in text["label_map"].items()},
+            label_map={raw_id(key): value for key, value in text["label_map"].items()},
             method=content["method"],
             optimizer=content["optimizer"],
             precision=content["precision"],
@@ -159,7 +154,8 @@ def restore_method(checkpoint: Checkpoint, origin: str) -> Method[Any]:
         GloamError: the weights do not fit the method, with the first differences.
     """
     recipe = checkpoint.stage_recipe()
-    method = create_method(recipe.method_name, checkpoint.num_classes, **recipe.method_options)
+    cls = get_method(recipe.method_name)
+    method = cls(checkpoint.num_classes, create_options(cls, recipe.method_options))
     load_state(method, checkpoint.method, origin)
     if recipe.evaluation.feature is not None:
         choose_feature(method, recipe.evaluation.feature)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
 from gloam.augmentation.augmenter import normalize
-from gloam.batches.clips import FixedFrames
+from gloam.batches.clips import FixedFrames, count_clips
 from gloam.batches.loaders import test_loader
 from gloam.datasets import Record
 from gloam.errors import GloamError
@@ -54,7 +54,8 @@ def extract_features(
         batch_size: samples per forward pass.
         mirror: mean of the image's and its mirror image's output, scaled back to unit length.
         frames: clip length for tracklets.
-        frame_choice: which frames of a tracklet make a clip.
+        frame_choice: which frames of a tracklet make a clip. ``all``: the mean over the clips that hold all of them,
+            scaled back to unit length.
         workers: loader processes.
         device: where to compute.
         precision: dtype of an autocast region, or None for float32.
@@ -87,23 +88,33 @@ def extract_features(
         indices=mine,
     )
     compute = function or method.extract
+    lengths = np.fromiter((len(records[i].paths) for i in mine), np.int64, len(mine))
+    # Whose clip each row of a batch is; a batch may end inside a tracklet.
+    owners = torch.from_numpy(np.repeat(np.arange(len(mine)), count_clips(lengths, frames, frame_choice)))
     # One tensor from the first batch on: joining parts at the end would hold the result twice.
     found: Tensor | None = None
     filled = 0
     try:
-        for loaded in track(loader, progress, total=len(mine), weigh=len):
+        for loaded in track(loader, progress, total=len(owners), weigh=len):
             batch = loaded.to(device)
-            images = normalize(batch.images)
+            images = batch.images if method.takes_pixels else normalize(batch.images)
             with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
                 output = compute(images, batch.modalities)
                 if mirror:
                     output = unit_length(output + compute(images.flip(-1), batch.modalities), dim=1, eps=1e-12)
             if found is None:
-                found = torch.empty(len(mine), *output.shape[1:])
-            found[filled : filled + len(output)] = output
+                found = torch.zeros(len(mine), *output.shape[1:])
+            rows = owners[filled : filled + len(output)]
+            if len(owners) == len(mine):
+                found[rows] = output.to(found)
+            else:
+                found.index_add_(0, rows, output.to(found))
             filled += len(output)
     finally:
         method.train(was_training)
+    if found is not None and len(owners) != len(mine):
+        means = found / torch.bincount(owners).reshape(-1, *[1] * (found.ndim - 1))
+        found = unit_length(means, dim=-1, eps=1e-12) if means.ndim > 1 else means
     if world_size == 1 or gather is None:
         return torch.zeros(0, 0) if found is None else found
     return _gather_shares(found, share, len(chosen), gather)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gloam.augmentation.augmenter import IMAGENET_MEAN, IMAGENET_STD
 from gloam.datasets.records import DatasetSplits, Record
+from gloam.devices import choose_device
 from gloam.errors import GloamError
-from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, restore_method
 from gloam.inference.extraction import extract_features
 from gloam.inference.features import Features, Fingerprint
 from gloam.inference.sources import ModalityName, Split, load_splits, open_source
@@ -37,6 +37,7 @@ class Model:
         name: what messages call the model, for example the run folder.
         mirror: average each image with its mirror image; the recipe's choice if not given.
         precision: arithmetic of the forward pass; features are float32 in any case.
+        fingerprint: of an exported model; computed from the weights if not given.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Model:
         name: str = "",
         mirror: bool | None = None,
         precision: Precision = "32",
+        fingerprint: Fingerprint | None = None,
     ) -> None:
         if precision not in _DTYPES:
             raise GloamError(f"There is no precision {precision!r}. Give 32, bf16 or fp16.")
@@ -54,6 +56,7 @@ class Model:
         self.name = name or recipe.method_name
         self.mirror = recipe.evaluation.mirror if mirror is None else mirror
         self.precision: Precision = precision
+        self._fingerprint = fingerprint
 
     @property
     def feature(self) -> str:
@@ -88,6 +91,8 @@ class Model:
         Weights, method and its flags, feature, image size and resize filter, normalisation, clip rule, mirroring and
         precision. Computed once: a model whose weights change afterwards (in training) needs a new ``Model``.
         """
+        if self._fingerprint is not None:
+            return self._fingerprint
         data = self.recipe.data
         content = {
             "method": self.recipe.method_name,
@@ -95,6 +100,7 @@ class Model:
             "feature": self.feature,
             "size": self.size,
             "interpolation": data.interpolation,
+            "stretch": data.stretch,
             "normalisation": (IMAGENET_MEAN, IMAGENET_STD),
             "clip": (data.frames, data.test_clip) if data.frames else None,
             "mirror": self.mirror,
@@ -239,40 +245,6 @@ class Model:
             f"  {sum(p.numel() for p in self.method.parameters()):,} parameters on {self.device}\n"
             f"  trained on {self.recipe.data.name}, fingerprint {self.fingerprint.digest[:12]}"
         )
-
-
-def load_model(
-    run: str | Path,
-    *,
-    device: str = "cpu",
-    feature: str | None = None,
-    mirror: bool | None = None,
-    precision: Precision = "32",
-) -> Model:
-    """A trained model in evaluation mode.
-
-    Args:
-        run: run folder (its best checkpoint, else its last) or checkpoint file.
-        device: where to put it: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
-        feature: one of the method's features; the recipe's, else the method's default, if not given.
-        mirror: average each image with its mirror image; the recipe's choice if not given.
-        precision: arithmetic of the forward pass.
-
-    Raises:
-        GloamError: no checkpoint, one that cannot be read or does not fit, or an unknown feature.
-    """
-    path = find_checkpoint(run)
-    checkpoint = Checkpoint.load(path)
-    method = restore_method(checkpoint, str(path))
-    if feature is not None:
-        choose_feature(method, feature)
-    method.to(choose_device(device)).eval()
-    return Model(method, checkpoint.stage_recipe(), name=str(run), mirror=mirror, precision=precision)
-
-
-def choose_device(name: str | torch.device) -> torch.device:
-    """A device by name; ``auto`` is the first GPU, or the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def weights_digest(state: dict[str, Any]) -> str:

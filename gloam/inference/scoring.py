@@ -12,7 +12,8 @@ from gloam.datasets import DatasetSplits
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results, combine, evaluate
 from gloam.inference.features import Features, concatenate
-from gloam.inference.model import Model, load_model
+from gloam.inference.loading import load_model
+from gloam.inference.model import Model
 from gloam.inference.sources import open_test_records
 
 if TYPE_CHECKING:

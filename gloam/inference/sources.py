@@ -16,13 +16,13 @@ from torch import Tensor
 
 from gloam.datasets import DatasetSplits, Modality, Record, load_dataset
 from gloam.errors import GloamError
-from gloam.pixels.decode import resize_rgb
+from gloam.image_files import IMAGE_SUFFIXES
+from gloam.pixels.decode import resize_rgb, to_rgb
 from gloam.pixels.store import PixelStore, drop_unreadable, image_paths, open_store
 from gloam.pixels.video import VIDEO_SUFFIXES, VideoStore, is_video, scan_video
 from gloam.progress import track
 from gloam.recipes.recipe import DataConfig
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
 TABLE_SUFFIXES = (".csv", ".parquet")
 Split = Literal["train", "query", "gallery"]
 ModalityName = Literal["visible", "infrared"]
@@ -51,6 +51,7 @@ def open_records(
         height=config.height,
         width=config.width,
         interpolation=config.interpolation,
+        stretch=config.stretch,
         # A clip data set has far more frames than a run reads; decoded, HITSZ-VCM alone fills 57 GB.
         cache="off" if config.cache == "auto" and config.frames else config.cache,
         progress=progress,
@@ -288,7 +289,7 @@ def _pixels(item: Any, number: int, config: DataConfig) -> NDArray[np.uint8]:
         GloamError: another kind of object, another type than uint8, another shape.
     """
     if isinstance(item, Image.Image):
-        frames = [item.convert("RGB")]
+        frames = [to_rgb(item, config.stretch)]
     elif isinstance(item, np.ndarray | Tensor):
         array = item.detach().cpu().movedim(-3, -1).numpy() if isinstance(item, Tensor) else item
         if array.dtype != np.uint8:

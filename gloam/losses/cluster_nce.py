@@ -9,10 +9,11 @@ from torch.nn.functional import cross_entropy, normalize
 from gloam.precision import at_least_float32, dot_products
 
 
-def cluster_nce(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
+def cluster_nce_loss(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
     """Cross-entropy of the cosines to all cluster prototypes.
 
-    *Source*: meta-prd.md 7; features are normalised here too, so the gradient is tangent to the sphere.
+    *Source*: ``clustercontrast/models/cm.py`` of the Cluster Contrast release; features are normalised here too, so the
+    gradient is tangent to the sphere.
 
     Args:
         features: ``(B, D)``.
@@ -29,7 +30,8 @@ def hybrid_memory_loss(
 ) -> Tensor:
     """Softmax over classes of the MEAN similarity to their instances, outliers being classes of one.
 
-    *Source*: meta-prd.md 14.2 (SpCL). ``-log(e^s_y / (sum e^s + 1e-6) + 1e-6)``, evaluated without overflow.
+    *Source*: ``spcl/models/hm.py`` of the SpCL release. ``-log(e^s_y / (sum e^s + 1e-6) + 1e-6)``, evaluated without
+    overflow.
 
     Args:
         features: ``(B, D)``.

@@ -11,13 +11,15 @@ from gloam.precision import at_least_float32
 def softened_divergence(student: Tensor, target: Tensor, temperature: float = 3.0) -> Tensor:
     """Kullback-Leibler divergence of softened predictions (``--kl`` of the CAJ release).
 
+    *Source*: the release of CAJ (Ye et al., ICCV 2021): its loss sees the values of the target only.
+
     Args:
         student: ``(n, C)`` logits.
-        target: ``(n, C)`` logits, not detached, as released.
+        target: ``(n, C)`` logits; detached.
         temperature: softens both; the loss is multiplied by its square.
     """
     log_p = log_softmax(at_least_float32(student) / temperature, dim=1)
-    t = (at_least_float32(target) / temperature).softmax(dim=1) + 1e-7
+    t = (at_least_float32(target.detach()) / temperature).softmax(dim=1) + 1e-7
     return temperature**2 * (t * (t.log() - log_p)).sum(dim=1).mean()
 
 

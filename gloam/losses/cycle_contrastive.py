@@ -30,10 +30,11 @@ def soft_nearest(queries: Tensor, keys: Tensor, temperature: float, allowed: Ten
     Returns:
         ``(n, D)`` unit rows.
     """
-    scores = queries @ keys.T / temperature
-    if allowed is not None:
-        scores = scores.masked_fill(~allowed, -torch.inf)
-    return normalize(scores.softmax(dim=1) @ keys, dim=1, eps=1e-12)
+    with torch.autocast(device_type=queries.device.type, enabled=False):
+        scores = queries @ keys.T / temperature
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -torch.inf)
+        return normalize(scores.softmax(dim=1) @ keys, dim=1, eps=1e-12)
 
 
 def cycle_contrastive_loss(
@@ -101,7 +102,8 @@ def neighbour_masses(
 ) -> tuple[Tensor, Tensor]:
     """What visible stripes look for in infrared: the same part of the body, or the same place in the image.
 
-    *Source*: diagnostics of mmgl.md 4.3. Neighbours come from the whole batch except the query's own couple.
+    *Source*: a diagnostic of this project (docs/methods/mmgl.md). Neighbours come from the whole batch except the
+    query's own couple.
 
     Args:
         visible: ``(B, P, D)`` stripe vectors of B visible images, B > 1.

@@ -1,7 +1,8 @@
 """Hard sample deduction and positive pair alignment of MetaPRD.
 
-*Source*: meta-prd.md 8 and 9. Deliberate differences from the release: exact gradients, and an image without hard
-positives falls back to its own cluster (the release takes the cluster of the image before it in the file list).
+*Source*: ``mprd/models/cm.py`` and ``mprd/trainers.py`` of the MetaPRD release; docs/methods/metaprd.md has the
+formulas. Deliberate differences: exact gradients, and an image without hard positives falls back to its own cluster
+(the release takes the cluster of the image before it in the file list).
 """
 
 from __future__ import annotations

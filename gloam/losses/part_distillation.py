@@ -56,7 +56,7 @@ def orthogonality_loss(identity: Tensor, modality: Tensor) -> Tensor:
 
 
 def part_modality_loss(logits: Tensor, modalities: Tensor) -> Tensor:
-    """Cross-entropy of ``(n, K, 2)`` modality logits: not adversarial, the modality feature shall carry the light."""
+    """Cross-entropy of ``(n, K, 2)`` modality logits: not adversarial, the modality feature shall name the modality."""
     return part_identity_loss(logits, modalities, label_smoothing=0.0)
 
 
@@ -65,7 +65,7 @@ def known_pairs_triplet(
 ) -> Tensor:
     """Batch-hard triplet over the pairs whose relation is known.
 
-    *Source*: triplet of PF-MGCD's later versions (pf-mgcd.md 13). Inside a modality its own labels decide; a
+    *Source*: triplet of PF-MGCD's later versions (docs/methods/pf_mgcd.md). Inside a modality its own labels decide; a
     visible and an infrared image are compared only if both have a label in the shared space, because an unmatched
     infrared identity may be any of the visible ones. Anchors without a positive other than themselves, or without a
     negative, are left out.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, relu, softplus
 
 from gloam.errors import GloamError
+from gloam.losses.registry import register
 from gloam.precision import at_least_float32
 
 WrtForm = Literal["reference", "exact"]
@@ -34,6 +35,7 @@ def pairwise_distances(x: Tensor, y: Tensor | None = None) -> Tensor:
         return squared.clamp_min(1e-12).sqrt()
 
 
+@register("hard_triplet")
 def hard_triplet(features: Tensor, labels: Tensor, margin: float = 0.3) -> Tensor:
     """Batch-hard triplet: farthest row of the same id against nearest row of another id.
 
@@ -63,6 +65,7 @@ def mine_hard(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
+@register("weighted_regularized_triplet")
 def weighted_regularized_triplet(
     features: Tensor, labels: Tensor, form: WrtForm = "reference", normalize_feature: bool = False
 ) -> Tensor:
@@ -83,6 +86,7 @@ def weighted_regularized_triplet(
     return softplus(positive - negative).mean()
 
 
+@register("squared_difference_triplet")
 def squared_difference_triplet(
     features: Tensor,
     labels: Tensor,

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gloam import losses
 from gloam.batches.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
 from gloam.losses.consistency import soft_cross_entropy, softened_divergence
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
-from gloam.models.backbone import create_backbone
+from gloam.methods.contract import LAST_STAGE, Blocks, LabelSmoothing, Method, OnlyWith, Pooling, TripletOptions
+from gloam.models.backbone import create_backbone, is_timm
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
 from gloam.models.nonlocal_block import NonLocalBlock
@@ -27,22 +28,21 @@ from gloam.models.pooling import create_pooling
 from gloam.precision import at_least_float32
 
 
-class AGWOptions(MethodOptions):
+class AGWOptions(TripletOptions):
     """Flags of AGW and CAJ; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
-    last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
-    pooling: Literal["gem", "gem_learnable", "avg", "max"] = Field("gem", description="pooling; released: gem, p = 3")
-    nonlocal_blocks: tuple[int, int, int, int] = Field(
+    pooling: Pooling = "gem"  # released: p = 3, not learned
+    label_smoothing: LabelSmoothing = 0.0
+    nonlocal_blocks: tuple[Blocks, Blocks, Blocks, Blocks] = Field(
         (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
     )
     nonlocal_width: Literal["released", "half"] = Field("released", description="inner width: 1 as released, or C/2")
-    triplet: Literal["wrt", "hard", "adp"] = Field("wrt", description="wrt: AGW; hard: Base; adp: CAJ [--method]")
+    triplet: Literal["wrt", "hard", "adp"] | str = Field(
+        "wrt", description="wrt: AGW; hard: Base; adp: CAJ; or the name of a registered loss [--method]"
+    )
     wrt: Literal["reference", "exact"] = Field(
         "reference", description="weights as released, or the exact softmax (needed from random weights)"
     )
-    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
     alpha: float = Field(1.0, gt=0, description="adp: factor inside the weights [--alpha]")
     gamma: float = Field(1.0, gt=0, description="adp: factor on the gap [--gamma]")
     square: bool = Field(True, description="adp: squared gap [--square]")
@@ -51,8 +51,23 @@ class AGWOptions(MethodOptions):
         description="caj: view 0 against infrared; CAJ+: view 0 from view 1 (default), view 1 from view 0 [--S2], "
         "view 0 and infrared from view 1 [--S]",
     )
-    kl: float = Field(0.0, ge=0, description="weight of the consistency loss [--kl]")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the identity loss")
+    kl: float = Field(0.0, ge=0, description="weight of the consistency loss, which method.consistency names [--kl]")
+
+    together = (
+        LAST_STAGE,
+        OnlyWith(("nonlocal_blocks",), "a ResNet", lambda o: not is_timm(o.arch), off=(0, 0, 0, 0)),
+        OnlyWith(("nonlocal_width",), "non-local blocks", lambda o: any(o.nonlocal_blocks) and not is_timm(o.arch)),
+        OnlyWith(("wrt",), "method.triplet wrt or adp", lambda o: o.triplet != "hard"),
+        OnlyWith(("margin",), "method.triplet hard", lambda o: o.triplet == "hard"),
+        OnlyWith(("alpha", "gamma", "square"), "method.triplet adp", lambda o: o.triplet == "adp"),
+        OnlyWith(("consistency",), "method.kl above 0, its weight", lambda o: o.kl > 0),
+        OnlyWith(("kl",), "a method.consistency other than none", lambda o: o.consistency != "none"),
+    )
+
+    @field_validator("triplet")
+    @classmethod
+    def _known_triplet(cls, name: str) -> str:
+        return losses.check_choice(name, ("wrt", "hard", "adp"))
 
 
 @register("agw")
@@ -69,7 +84,7 @@ class AGW(Method[AGWOptions]):
 
     def __init__(self, num_classes: int, options: AGWOptions) -> None:
         super().__init__(num_classes, options)
-        counts = (0, 0, 0, 0) if options.arch.startswith("timm:") else options.nonlocal_blocks
+        counts = (0, 0, 0, 0) if is_timm(options.arch) else options.nonlocal_blocks
         backbone = create_backbone(
             options.arch,
             streams=options.streams,
@@ -118,7 +133,9 @@ class AGW(Method[AGWOptions]):
             return squared_difference_triplet(
                 pooled, pids, alpha=options.alpha, gamma=options.gamma, square=options.square, form=options.wrt
             )
-        return weighted_regularized_triplet(pooled, pids, options.wrt)
+        if options.triplet == "wrt":
+            return weighted_regularized_triplet(pooled, pids, options.wrt)
+        return losses.get(options.triplet)(at_least_float32(pooled), pids)
 
     def _consistency(self, logits: Tensor, batch: Batch) -> Tensor:
         visible = batch.modalities == Modality.VISIBLE

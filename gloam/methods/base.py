@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gloam import losses
 from gloam.batches.batch import Batch
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
+from gloam.methods.contract import LAST_STAGE, LabelSmoothing, Method, Pooling, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
@@ -22,17 +23,21 @@ from gloam.models.pooling import create_pooling
 from gloam.precision import at_least_float32
 
 
-class BaseOptions(MethodOptions):
+class BaseOptions(TripletOptions):
     """Flags of Base; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
-    last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
-    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the identity loss")
+    pooling: Pooling = "avg"
+    triplet: Literal["hard"] | str = Field("hard", description="hard: batch-hard; or the name of a registered loss")
+    label_smoothing: LabelSmoothing = 0.0
     weight_identity: float = Field(1.0, ge=0, description="weight of the identity loss")
     weight_triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
+
+    together = (LAST_STAGE,)
+
+    @field_validator("triplet")
+    @classmethod
+    def _known_triplet(cls, name: str) -> str:
+        return losses.check_choice(name, ("hard",))
 
 
 @register("base")
@@ -61,7 +66,10 @@ class BaseSoftmax(Method[BaseOptions]):
         logits = at_least_float32(out.logits)
         identity = cross_entropy(logits, batch.pids, label_smoothing=self.options.label_smoothing)
         positive, negative = mine_hard(out.pooled, batch.pids)
-        triplet = (positive - negative + self.options.margin).clamp_min(0).mean()
+        if self.options.triplet == "hard":
+            triplet = (positive - negative + self.options.margin).clamp_min(0).mean()
+        else:
+            triplet = losses.get(self.options.triplet)(at_least_float32(out.pooled), batch.pids)
         return {
             "loss": self.options.weight_identity * identity + self.options.weight_triplet * triplet,
             "identity": identity,

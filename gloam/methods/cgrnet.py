@@ -1,9 +1,9 @@
 """CGRNet: similarity of channels inside a modality and graph reasoning inside an image, on a two-stream network.
 
 *Source*: Feng et al., "Efficient Cross-modality Graph Reasoning for RGB-Infrared Person Re-identification", IEEE SPL
-2021, through its release; cgrnet.md 1-14. The released training never runs the similarity and graph modules: their
-lines are commented out. ``cgrnet`` recipes run them; ``cgrnet_released`` recipes switch both off, which is exactly what
-the release trains.
+2021, through its release (docs/methods/cgrnet.md). The released training never runs the similarity and graph modules:
+their lines are commented out. ``cgrnet`` recipes run them; ``cgrnet_released`` recipes switch both off, which is
+exactly what the release trains.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gloam.datasets.records import Modality
 from gloam.errors import GloamError
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
+from gloam.methods.contract import Method, OnlyWith, Pooling, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.channel_similarity import ChannelSimilarity, similarity_gap
 from gloam.models.embedding import Embedded, EmbeddingNet
@@ -31,18 +31,15 @@ from gloam.models.two_stream import TwoStreamBackbone
 from gloam.precision import at_least_float32
 
 
-class CGRNetOptions(MethodOptions):
+class CGRNetOptions(TripletOptions):
     """Flags of CGRNet; published names in brackets (the release has none for its modules and weights)."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny [--arch, ignored there]")
-    streams: Literal[1, 2] = Field(2, description="1: all layers shared; 2: own stems and first stages")
+    pooling: Pooling = "avg"
     independent_stages: Literal[0, 1, 2] = Field(
         1,
         description="residual stages of each stream's own; released: 1. The similarity module follows them; "
         "2 leaves no stage for the graph",
     )
-    last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
     similarity: bool = Field(True, description="channel similarity after the streams' own layers")
     similarity_loss_weight: float = Field(
         10.0, ge=0, description="weight of the difference between the modalities' channel similarities"
@@ -54,8 +51,18 @@ class CGRNetOptions(MethodOptions):
     graph_fusion: Literal["sum", "residual"] = Field(
         "sum", description="sum: 3 x + mean + messages (released); residual: x + messages"
     )
-    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
     triplet_weight: float = Field(2.0, ge=0, description="weight of the hard triplet")
+
+    together = (
+        OnlyWith(("similarity_loss_weight",), "method.similarity", lambda o: o.similarity, off=0.0),
+        OnlyWith(("similarity_energy_scale",), "method.similarity", lambda o: o.similarity),
+        OnlyWith(("graph_fusion",), "method.graph", lambda o: o.graph),
+        OnlyWith(
+            ("independent_stages",),
+            "two streams, or method.similarity, which follows those stages",
+            lambda o: o.streams == 2 or o.similarity,
+        ),
+    )
 
 
 @register("cgrnet")
@@ -155,7 +162,7 @@ class CGRNet(Method[CGRNetOptions]):
 
 
 def _paired_rows(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Rows of the visible and of the infrared images; the i-th of both show one person."""
+    """Rows of the visible and of the infrared images; the i-th of both show one identity."""
     visible, infrared = (torch.nonzero(batch.modalities == m).flatten() for m in (Modality.VISIBLE, Modality.INFRARED))
     if len(visible) != len(infrared) or bool((batch.pids[visible] != batch.pids[infrared]).any()):
         raise GloamError(

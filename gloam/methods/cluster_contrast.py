@@ -1,8 +1,8 @@
 """Cluster Contrast: DBSCAN or InfoMap pseudo-labels and a memory of one prototype per cluster.
 
-*Source*: Dai et al., "Cluster Contrast for Unsupervised Person Re-Identification", ACCV 2022; meta-prd.md 5-7, 14.1.
-Identities of training images are never seen; camera numbers are, by the sampler ``camera_identity``
-(``sampler.use_cameras: false`` leaves them out).
+*Source*: Dai et al., "Cluster Contrast for Unsupervised Person Re-Identification", ACCV 2022, and its release
+(``clustercontrast/models/cm.py``; docs/methods/cluster_contrast.md). Identities of training images are never seen;
+camera numbers are, by the sampler ``camera_identity`` (``sampler.use_cameras: false`` leaves them out).
 """
 
 from __future__ import annotations
@@ -16,22 +16,17 @@ from torch import Tensor
 from gloam.batches.batch import Batch
 from gloam.clustering.infomap_clusters import cluster_by_infomap
 from gloam.clustering.pseudo_labels import check_clusters, cluster
-from gloam.losses.cluster_nce import cluster_nce
+from gloam.losses.cluster_nce import cluster_nce_loss
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import ClusterOptions, EpochContext, Method, OnlyWith, Pooling
 from gloam.models.memory import ClusterMemory
-from gloam.models.unit_embedding import UnitEmbedding
+from gloam.models.unit_embedding import UnitEmbedding, rename_released
 
 
-class ClusterContrastOptions(MethodOptions):
+class ClusterContrastOptions(ClusterOptions):
     """Flags of Cluster Contrast; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet50, resnet50_ibn_a, tiny, timm:<name> [-a]")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field(
-        "gem_learnable", description="pooling of the last map; published: learnable exponent [--pooling-type gem]"
-    )
-    width: int = Field(0, ge=0, description="width of a linear layer before the neck; 0: none [--features]")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the unit vector [--dropout]")
+    pooling: Pooling = "gem_learnable"  # --pooling-type gem
     clustering: Literal["dbscan", "infomap"] = Field(
         "dbscan", description="dbscan on the Jaccard distance, or infomap on the neighbour graph (extra: infomap)"
     )
@@ -42,12 +37,11 @@ class ClusterContrastOptions(MethodOptions):
         4, ge=1, description="dbscan: neighbours of a core point; infomap: modules of at most this size are outliers"
     )
     k1: int = Field(30, ge=1, description="neighbours, itself included (infomap: 15) [--k1]")
-    k2: int = Field(6, ge=1, description="neighbours averaged by query expansion [--k2]")
-    temperature: float = Field(0.05, gt=0, description="tau of the loss [--temp]")
-    momentum: float = Field(0.1, ge=0, lt=1, description="weight of the old memory row [--momentum]")
     memory_update: Literal["mean", "hard"] = Field(
         "mean", description="every sample in order, or the least similar of each cluster [--use-hard]"
     )
+
+    together = (OnlyWith(("k2",), "method.clustering dbscan", lambda o: o.clustering == "dbscan"),)
 
 
 @register("cluster_contrast")
@@ -95,7 +89,7 @@ class ClusterContrast(Method[ClusterContrastOptions]):
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
         features = self.net(batch.images, batch.modalities)
         self._pending = (features.detach(), batch.pids)
-        loss = cluster_nce(features, self.memory.rows, batch.pids, self.options.temperature)
+        loss = cluster_nce_loss(features, self.memory.rows, batch.pids, self.options.temperature)
         return {"loss": loss, "cluster_nce": loss}
 
     def after_step(self) -> None:
@@ -108,3 +102,7 @@ class ClusterContrast(Method[ClusterContrastOptions]):
         """Unit vector after the neck."""
         features: Tensor = self.net(images, modalities)
         return features
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
+        return rename_released(state, "net")

@@ -3,24 +3,125 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from gloam.batches.batch import Batch
+from gloam.errors import GloamError
+from gloam.options import Options
+
+_LARGEST = 1_000_000
 
 
-class MethodOptions(BaseModel):
-    """Flags of one method. Unknown names are errors; a field's description is its ``--help`` text."""
+class OnlyWith(NamedTuple):
+    """Options that change no number of training, logged ones included, unless others are set.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes:
+        names: the options.
+        needs: what they act with, in words: ``"method.triplet adp"``.
+        holds: whether the options have that.
+        off: a value besides the default that says the same as "not used"; ``...``: there is none.
+    """
+
+    names: tuple[str, ...]
+    needs: str
+    holds: Callable[[Any], bool]
+    off: object = ...
+
+
+class MethodOptions(Options):
+    """Flags of one method. Unknown names are errors; a field's description is its ``--help`` text.
+
+    A number without an upper bound of its own ends at a million.
+    """
+
+    # What acts only together; a subclass adds to its parents' list. An option that is not listed always acts.
+    together: ClassVar[tuple[OnlyWith, ...]] = ()
 
     @property
     def label_spaces(self) -> Literal["one", "two", "either"]:
-        """``one``: a label means the same person in both modalities; ``two``: each modality is numbered for itself."""
+        """``one``: a label is the same identity in both modalities; ``two``: each modality is numbered for itself."""
         return "one"
+
+    @model_validator(mode="after")
+    def _numbers_end(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            bounded = any(hasattr(limit, "le") or hasattr(limit, "lt") for limit in field.metadata)
+            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
+            if not bounded and any(abs(number) > _LARGEST for number in numbers):
+                raise ValueError(f"{name} lies beyond {_LARGEST:,}")
+        return self
+
+    @classmethod
+    def all_together(cls) -> list[OnlyWith]:
+        """The conditions of this model and its parents."""
+        return [condition for model in cls.__mro__ for condition in vars(model).get("together", ())]
+
+    def refuse_idle(self) -> None:
+        """Refuse options that were set and change nothing. Saved runs are not asked: they trained as they did.
+
+        Raises:
+            GloamError: an option other than its default without what it acts with.
+        """
+        for condition in self.all_together():
+            for name in condition.names:
+                value, default = getattr(self, name), type(self).model_fields[name].default
+                # Asked last: some conditions look into a library.
+                if value not in (default, condition.off) and not condition.holds(self):
+                    raise GloamError(
+                        f"method.{name} {_shown(value)} changes nothing here: it acts only with {condition.needs}. Set "
+                        f"that too, or leave method.{name} at {_shown(default)}."
+                    )
+
+
+# Fields that methods share; a method may give another default.
+LastStride = Annotated[Literal[1, 2], Field(description="stride of the last stage")]
+Pooling = Annotated[Literal["avg", "max", "gem", "gem_learnable"], Field(description="pooling of the last map")]
+Blocks = Annotated[int, Field(ge=0, le=100)]  # of one stage
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1, description="label smoothing of the identity loss")]
+MemoryMomentum = Annotated[float, Field(ge=0, lt=1, description="weight of the old memory row [--momentum]")]
+
+
+class BackboneOptions(MethodOptions):
+    """Options of every method with a backbone."""
+
+    arch: str = Field(
+        "resnet50",
+        min_length=1,
+        max_length=200,
+        description="backbone: resnet18/34/50/101/152, ..._ibn_a, small, tiny, timm:<name> [--arch, -a]",
+    )
+
+
+class StemOptions(BackboneOptions):
+    """Options of methods whose backbone may have a stem for each modality."""
+
+    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each [--stream]")
+
+
+class TripletOptions(StemOptions):
+    """Options of the supervised methods around the hard triplet."""
+
+    last_stride: LastStride = 1
+    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
+
+
+class ClusterOptions(BackboneOptions):
+    """Options of the methods that learn from clusters: the head, the clustering and the memory."""
+
+    pooling: Pooling = "avg"
+    width: int = Field(0, ge=0, description="width of a linear layer before the neck; 0: none [--features]")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the unit vector [--dropout]")
+    eps: float = Field(0.6, gt=0, lt=1, description="largest Jaccard distance of neighbours [--eps]")
+    min_samples: int = Field(4, ge=1, description="neighbours of a core point, itself included")
+    k1: int = Field(30, ge=1, description="neighbours, itself included [--k1]")
+    k2: int = Field(6, ge=1, description="neighbours averaged by query expansion [--k2]")
+    temperature: float = Field(0.05, gt=0, description="tau of the contrast with the memory [--temp]")
+    momentum: MemoryMomentum = 0.1
 
 
 class Plateau(NamedTuple):
@@ -36,7 +137,7 @@ class Plateau(NamedTuple):
 
 
 class EpochContext(Protocol):
-    """What a method may see and change at the start of an epoch. The trainer provides it.
+    """What a method may see and change at the start of an epoch, and see at its end. The trainer provides it.
 
     Tensors are in the order of the training records (N of them) and live on the CPU.
     """
@@ -89,6 +190,15 @@ class EpochContext(Protocol):
         """Log precision and recall of matched label pairs ``(M,), (M,)`` against the hidden truth, if there is one."""
 
 
+def _has_last_stage(options: Any) -> bool:
+    from gloam.models.backbone import has_residual_stages
+
+    return has_residual_stages(options.arch)
+
+
+# For methods that let `last_stride` be chosen.
+LAST_STAGE = OnlyWith(("last_stride",), "a network of residual stages", _has_last_stage)
+
 OptionsT = TypeVar("OptionsT", bound=MethodOptions)
 
 
@@ -113,6 +223,10 @@ class Method(nn.Module, Generic[OptionsT]):
     is_unsupervised: ClassVar[bool] = False
     # True for methods whose batches must hold both modalities.
     is_cross_modal: ClassVar[bool] = True
+    # True for exported models, whose graph normalises: extract() then gets uint8 images.
+    takes_pixels: bool = False
+    # Why the method cannot train in several processes; empty where it can.
+    one_process: ClassVar[str] = ""
 
     def __init__(self, num_classes: int, options: OptionsT) -> None:
         super().__init__()
@@ -155,6 +269,12 @@ class Method(nn.Module, Generic[OptionsT]):
     def on_epoch_start(self, context: EpochContext) -> None:
         """Called before every epoch: weights that depend on past losses, pseudo-labels, correspondences, memories."""
 
+    def on_epoch_end(self, context: EpochContext) -> None:
+        """Called after the last step of every epoch, in training mode: measure what the epoch has achieved.
+
+        Labels that are set here are ignored; what is logged belongs to this epoch.
+        """
+
     def after_step(self) -> None:
         """Called after every optimiser step: momentum memories and averaged teachers update here, outside autograd."""
 
@@ -179,7 +299,7 @@ def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOpti
     """
     from pydantic import ValidationError
 
-    from gloam.errors import GloamError, did_you_mean
+    from gloam.errors import did_you_mean
 
     known = cls.Options.model_fields
     for key in values:
@@ -188,5 +308,15 @@ def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOpti
     try:
         return cls.Options(**values)
     except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        reasons = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
+            for e in error.errors()
+        )
         raise GloamError(f"Bad options for {cls.__name__}: {reasons}.") from error
+
+
+def _shown(value: object) -> str:
+    """An option's value as it stands in a recipe."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, tuple) else repr(value) if value == "" else str(value)

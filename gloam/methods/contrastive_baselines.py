@@ -7,7 +7,7 @@ parameter groups and fine-tuning are MMGL's. The losses are those of the package
 from __future__ import annotations
 
 import importlib
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from pydantic import Field
@@ -17,15 +17,13 @@ from torch.nn.functional import normalize
 from gloam.batches.batch import Batch
 from gloam.errors import GloamError
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
+from gloam.methods.contract import Method, StemOptions
 from gloam.models.backbone import create_backbone
 
 
-class TwoViewOptions(MethodOptions):
+class TwoViewOptions(StemOptions):
     """Flags that both methods share."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, tiny, timm:<name>")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
     hidden_dim: int = Field(2048, ge=1, description="width inside the projection head")
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, nll_loss
 from gloam.batches.batch import Batch
 from gloam.losses.triplet import hard_triplet
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import LAST_STAGE, EpochContext, Method, OnlyWith, TripletOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.graph_attention import CrossModalityGraph, dynamic_weight
@@ -27,12 +27,9 @@ from gloam.models.pooling import create_pooling
 from gloam.precision import at_least_float32
 
 
-class DDAGOptions(MethodOptions):
+class DDAGOptions(TripletOptions):
     """Flags of DDAG; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, ..._ibn_a, tiny, timm:<name> [--arch]")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each")
-    last_stride: Literal[1, 2] = Field(1, description="stride of the last stage")
     wpa: bool = Field(True, description="part attention; off: only the main feature [--wpa]")
     graph: bool = Field(True, description="graph attention over the batch while training [--graph]")
     num_parts: int = Field(3, ge=1, description="stripes of the part attention [--part]")
@@ -40,7 +37,12 @@ class DDAGOptions(MethodOptions):
     hidden: int = Field(512, ge=1, description="width of a graph head [--low-dim]")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout of the graph branch [--drop]")
     slope: float = Field(0.2, ge=0, description="slope of the graph's leaky ReLU; the release has 0.2")
-    margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
+
+    together = (
+        LAST_STAGE,
+        OnlyWith(("num_parts",), "method.wpa", lambda o: o.wpa),
+        OnlyWith(("heads", "hidden", "dropout", "slope"), "method.graph", lambda o: o.graph),
+    )
 
 
 @register("ddag")

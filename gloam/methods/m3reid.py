@@ -17,9 +17,10 @@ from gloam.batches.batch import Batch
 from gloam.errors import GloamError
 from gloam.losses.multi_modality import multi_modality_alignment, separation_loss
 from gloam.methods import register
-from gloam.methods.contract import Method, MethodOptions
+from gloam.methods.contract import LAST_STAGE, BackboneOptions, Blocks, LastStride, Method, OnlyWith
 from gloam.models.backbone import create_backbone
 from gloam.models.multi_view_attention import MultiViewAttention
+from gloam.models.released_names import rename_prefixes
 from gloam.models.video_nonlocal import SpatioTemporalNonLocal, over_clips
 from gloam.precision import at_least_float32
 
@@ -32,18 +33,30 @@ _PUBLISHED = {
 }
 
 
-class M3ReIDOptions(MethodOptions):
+class M3ReIDOptions(BackboneOptions):
     """Flags of M3-ReID; the release hard-codes most of them."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, tiny, timm:<name>")
-    last_stride: Literal[1, 2] = Field(2, description="stride of the last stage; the release keeps 2")
+    last_stride: LastStride = 2  # the release keeps that of ImageNet networks
     heads: int = Field(2, ge=1, description="attention masks per view")
     pooling: Literal["gem", "avg"] = Field("gem", description="pooling of a frame under a mask")
-    nonlocal_blocks: tuple[int, int, int, int] = Field((0, 2, 3, 0), description="non-local blocks per ResNet stage")
+    nonlocal_blocks: tuple[Blocks, Blocks, Blocks, Blocks] = Field(
+        (0, 2, 3, 0), description="non-local blocks per ResNet stage"
+    )
     nonlocal_reduction: int = Field(4, ge=1, description="channel reduction inside a non-local block")
     weight_alignment: float = Field(1.0, ge=0, description="weight of both MMA losses")
     weight_orthogonal: float = Field(1.0, ge=0, description="weight of the orthogonal frame regulariser (OFR)")
     weight_diversity: float = Field(1.0, ge=0, description="weight of the diverse attention constraint (DAC)")
+
+    together = (
+        LAST_STAGE,
+        OnlyWith(("nonlocal_reduction",), "method.nonlocal_blocks above 0", lambda o: any(o.nonlocal_blocks)),
+        OnlyWith(
+            ("weight_diversity",),
+            "method.heads above 1: one mask differs from no other",
+            lambda o: o.heads > 1,
+            off=0.0,
+        ),
+    )
 
 
 @register("m3reid")
@@ -113,20 +126,16 @@ class M3ReID(Method[M3ReIDOptions]):
         return normalize(self._average(frames, clip_length), dim=1, eps=1e-12)
 
     def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The release keeps a torchvision network and, beside it, the non-local blocks (m3-reid.md 6.7)."""
+        """The release keeps a torchvision network and, beside it, the non-local blocks (``models/model_m3reid.py``)."""
         if not any(name.startswith("backbone.layer1.") for name in state):
             return state
-        renamed = {}
-        for name, value in state.items():
-            theirs = next((prefix for prefix in _PUBLISHED if name.startswith(prefix)), "")
-            renamed[_PUBLISHED.get(theirs, "") + name.removeprefix(theirs)] = value
-        return renamed
+        return rename_prefixes(state, _PUBLISHED)
 
     def _frames(self, clips: Tensor) -> tuple[Tensor, int, list[Tensor]]:
         """BN-neck embeddings of all frames ``(B T, D)`` in float32, T, and the grouped masks."""
         clip_length = int(clips.shape[1])
         frames = clips.flatten(0, 1)
-        one_stream = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
+        one_stream = torch.zeros(frames.shape[0], dtype=torch.int64, device=frames.device)
         maps = self.backbone(frames, one_stream, lambda block, x: over_clips(block, x, clip_length))
         pooled, masks = self.mvl_attention(maps, clip_length)
         return at_least_float32(self.bn_neck(pooled)), clip_length, masks

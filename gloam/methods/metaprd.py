@@ -1,8 +1,8 @@
 """MetaPRD: Cluster Contrast with hard sample deduction, positive pair alignment and an optional graph network.
 
 *Source*: Ji et al., "Meta Pairwise Relationship Distillation for Unsupervised Person Re-identification", ICCV 2021 and
-its TNNLS 2024 version, of which the released code is the source here; meta-prd.md 1-10. Identities of training images
-are never seen; camera numbers are, by the sampler ``camera_identity``.
+its TNNLS 2024 version, of which the released code is the source here (docs/methods/metaprd.md). Identities of training
+images are never seen; camera numbers are, by the sampler ``camera_identity``.
 
 A recipe needs ``sampler.partners: true`` (the second image of a positive pair). The graph network is pre-trained in
 stages called ``gcn_meta`` (a few images in many views) and ``gcn`` (all images), and goes on learning at the end of
@@ -30,33 +30,22 @@ from gloam.losses.pair_distillation import (
     positives_or_cluster,
 )
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import ClusterOptions, EpochContext, Method, OnlyWith
 from gloam.models.memory import ClusterMemory, InstanceMemory, gather_rows, resize_buffers
 from gloam.models.pair_graph import PairGraphNetwork
-from gloam.models.unit_embedding import UnitEmbedding
+from gloam.models.unit_embedding import UnitEmbedding, rename_released
 from gloam.precision import dot_products
 
 META_STAGE, GCN_STAGE = "gcn_meta", "gcn"
 META_IMAGES = 5  # labels of stage gcn_meta; the sampler draws the views
 
 
-class MetaPRDOptions(MethodOptions):
+class MetaPRDOptions(ClusterOptions):
     """Flags of MetaPRD; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet50, resnet50_ibn_a, tiny, timm:<name> [-a]")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field(
-        "avg", description="pooling of the last map [--pooling-type]"
-    )
-    width: int = Field(0, ge=0, description="width of a linear layer before the neck; 0: none [--features]")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the unit vector [--dropout]")
     eps: float = Field(
         0.4, gt=0, lt=1, description="largest Jaccard distance; Market 0.4, Duke 0.6, MSMT17 0.7 [--eps]"
     )
-    min_samples: int = Field(4, ge=1, description="neighbours of a core point, itself included")
-    k1: int = Field(30, ge=1, description="neighbours, itself included [--k1]")
-    k2: int = Field(6, ge=1, description="neighbours averaged by query expansion [--k2]")
-    temperature: float = Field(0.05, gt=0, description="tau of the contrast with the memory [--temp]")
-    momentum: float = Field(0.1, ge=0, lt=1, description="weight of the old memory row [--momentum]")
     memory_update: Literal["mean", "hard"] = Field("hard", description="the release always uses hard")
     hsd: bool = Field(True, description="hard sample deduction; off: ClusterNCE")
     hsd_alpha: float = Field(0.2, ge=0, le=1, description="weight of a hard positive in a prototype")
@@ -86,6 +75,30 @@ class MetaPRDOptions(MethodOptions):
         "the training list, '12,15,19;40,44'",
     )
     gcn_batch: int = Field(128, ge=2, description="pairs per batch at the end of an epoch")
+
+    together = (
+        OnlyWith(("hsd_alpha", "hsd_negative_weight"), "method.hsd", lambda o: o.hsd),
+        OnlyWith(("hsd_positive",), "method.hsd and method.hsd_alpha above 0", lambda o: o.hsd and o.hsd_alpha > 0),
+        OnlyWith(("hsd_fallback",), "method.hsd, ppa or gcn", lambda o: o.hsd or o.ppa or o.gcn),
+        OnlyWith(("ppa_weight",), "method.ppa", lambda o: o.ppa, off=0.0),
+        OnlyWith(("ppa_rate", "ppa_temperature"), "method.ppa", lambda o: o.ppa),
+        OnlyWith(
+            (
+                "gcn_neighbours",
+                "gcn_hidden",
+                "gcn_sort_k",
+                "gcn_inner_steps",
+                "gcn_inner_lr",
+                "gcn_weight_decay",
+                "gcn_reptile_eps",
+                "gcn_meta_eps",
+                "gcn_labelled",
+                "gcn_batch",
+            ),
+            "method.gcn",
+            lambda o: o.gcn,
+        ),
+    )
 
 
 @register("metaprd")
@@ -255,6 +268,10 @@ class MetaPRD(Method[MetaPRDOptions]):
         features: Tensor = self.net(images, modalities)
         return features
 
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
+        return rename_released(state, "net")
+
     def _split(self, batch: Batch) -> tuple[Batch, Batch | None]:
         """The batch and the second images of its pairs."""
         if not self.options.ppa:
@@ -322,7 +339,7 @@ class MetaPRD(Method[MetaPRDOptions]):
             if max(places) >= count:
                 raise GloamError(
                     f"method.gcn_labelled has the group {group!r}; it must hold positions from 0 to {count - 1}, "
-                    "separated by commas, one group per person separated by semicolons."
+                    "separated by commas, one group per identity separated by semicolons."
                 )
             labels[places] = number
         return labels

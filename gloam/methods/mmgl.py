@@ -7,7 +7,8 @@ details are confirmed and which are this project's reading.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+import logging
+from typing import Any, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -29,19 +30,19 @@ from gloam.losses.permutation import (
     uniform_permutation_loss,
 )
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions, Plateau
+from gloam.methods.contract import EpochContext, Method, OnlyWith, Plateau, StemOptions
 from gloam.models.backbone import create_backbone
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.models.weights import to_reference_names
 
-_SCORED = 2000  # training images of each modality whose orders are scored (mmgl.md 2.9)
+_SCORED = 2000  # training images of each modality whose orders are scored
+
+_log = logging.getLogger(__name__)
 
 
-class MMGLOptions(MethodOptions):
+class MMGLOptions(StemOptions):
     """Flags of MMGL; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet18/34/50/101, tiny, timm:<name>")
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each [--stream]")
     num_stripes: int = Field(
         6, ge=2, description="horizontal stripes; the image height must be a multiple [--num_stripe]"
     )
@@ -62,12 +63,39 @@ class MMGLOptions(MethodOptions):
     pcc_negatives: Negatives = Field("all", description="which stripes the positive competes with")
     pcc_center: bool = Field(False, description="subtract the batch mean of each position")
     shared_projection: bool = Field(True, description="one projection for all stripe positions")
-    report_every: int = Field(5, ge=1, description="measure permutation accuracy every so many epochs")
+    report_every: int = Field(
+        5, ge=1, description="measure permutation accuracy after every so many epochs and after the last"
+    )
+
+    together = (
+        OnlyWith(
+            ("sinkhorn_iterations", "sinkhorn_temperature", "gumbel_noise", "permutation_loss", "report_every"),
+            "method.permutation",
+            lambda o: o.permutation,
+        ),
+        OnlyWith(
+            ("gumbel_samples",),
+            "method.permutation and method.gumbel_noise above 0",
+            lambda o: o.permutation and o.gumbel_noise > 0,
+        ),
+        OnlyWith(("cl_weight",), "method.pcc", lambda o: o.pcc, off=0.0),
+        OnlyWith(
+            ("part", "cl_temp", "cl_dim", "pcc_scope", "pcc_negatives", "pcc_center"), "method.pcc", lambda o: o.pcc
+        ),
+        OnlyWith(("shared_projection",), "method.pcc and method.part", lambda o: o.pcc and o.part),
+        OnlyWith(
+            ("pcc_target",),
+            "method.pcc and several vectors to choose from (method.part, or method.pcc_scope batch)",
+            lambda o: o.pcc and (o.part or o.pcc_scope == "batch"),
+        ),
+    )
 
     @model_validator(mode="after")
     def _can_learn(self) -> MMGLOptions:
-        if not (self.permutation or self.pcc):
-            raise GloamError("MMGL has nothing to learn without its two tasks. Turn on permutation or pcc.")
+        if not (self.permutation or (self.pcc and self.cl_weight)):
+            raise GloamError(
+                "MMGL has nothing to learn without its two tasks. Turn on permutation, or pcc with a cl_weight above 0."
+            )
         if self.pcc and not self.part and self.pcc_negatives != "all":
             raise GloamError(
                 f"pcc_negatives {self.pcc_negatives!r} chooses among stripes, but without part each image is one "
@@ -99,21 +127,25 @@ class MMGL(Method[MMGLOptions]):
         blocks = 1 if options.shared_projection or not options.part else parts
         self.local_conv_list = nn.ModuleList(_projection(width, options.cl_dim) for _ in range(blocks))
         self._generator = torch.Generator().manual_seed(0)
+        self._warned_about_bins = False
 
     @property
     def feature_dim(self) -> int:
         return int(self.backbone.out_channels)
 
     def on_epoch_start(self, context: EpochContext) -> None:
-        """Seed this epoch's orders; every few epochs measure how well orders are recovered."""
+        """Seed this epoch's orders."""
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=context.generator)))
+
+    def on_epoch_end(self, context: EpochContext) -> None:
+        """Every few epochs and after the last one, measure how well orders are recovered."""
         last = context.epoch == context.num_epochs - 1
         if self.options.permutation and (context.epoch % self.options.report_every == 0 or last):
             fixed = torch.Generator().manual_seed(0)
             chosen = torch.zeros(len(context.modalities), dtype=torch.bool)
             for modality in Modality:
                 rows = (context.modalities == modality).nonzero()[:, 0]
-                # Evenly spread, so that every person and camera stays represented.
+                # Evenly spread, so that every identity and camera stays represented.
                 chosen[rows[torch.linspace(0, max(len(rows) - 1, 0), min(len(rows), _SCORED)).long()]] = True
             scores = context.extract(lambda images, modalities: self.score_orders(images, modalities, fixed), chosen)
             for modality in Modality:
@@ -202,7 +234,17 @@ class MMGL(Method[MMGLOptions]):
 
     def stripe_vectors(self, maps: Tensor) -> Tensor:
         """Projected stripe vectors ``(N, P, cl_dim)`` of feature maps ``(N, C, h, w)``; P = 1 without ``part``."""
-        stripes = adaptive_avg_pool2d(maps, (self.options.num_stripes if self.options.part else 1, 1))
+        parts = self.options.num_stripes if self.options.part else 1
+        if maps.shape[2] % parts and not self._warned_about_bins:
+            self._warned_about_bins = True
+            _log.warning(
+                "%d stripes do not divide a feature map of %d rows: their bins overlap, so neighbours share what "
+                "they compare. Choose data.height so that its map has a multiple of %d rows.",
+                parts,
+                maps.shape[2],
+                parts,
+            )
+        stripes = adaptive_avg_pool2d(maps, (parts, 1))
         if len(self.local_conv_list) == 1:
             projected = self.local_conv_list[0](stripes)
         else:

@@ -25,7 +25,7 @@ from gloam.losses.part_distillation import (
     part_modality_loss,
 )
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import BackboneOptions, EpochContext, Method, OnlyWith
 from gloam.models.backbone import create_backbone
 from gloam.models.isg_dm import IdPool, IsgVariant, MultiPartISGDM, split_stripes
 from gloam.models.modality_discriminator import PartDiscriminators
@@ -35,16 +35,15 @@ from gloam.models.part_memory import PartMemory, propagate
 _ADVERSARIAL_FROM = 5  # epoch from which the features follow the reversed gradient of the discriminators
 
 
-class PFMGCDOptions(MethodOptions):
+class PFMGCDOptions(BackboneOptions):
     """Flags of PF-MGCD; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone [--backbone]")
     relabel: bool = Field(True, description="weak: ids are numbered per modality; off: one label space [--relabel]")
     num_parts: int = Field(6, ge=1, description="horizontal stripes [--num-parts]")
     feature_dim: int = Field(256, ge=1, description="width of identity and modality features [--feature-dim]")
     isg: IsgVariant = Field("restitution", description="disentanglement: repaired default or a released form")
     id_pool: IdPool = Field("gem", description="pooling of the restituted map")
-    style_hidden: int | None = Field(None, description="hidden width of the style head; released: channels")
+    style_hidden: int | None = Field(None, ge=1, description="hidden width of the style head; released: channels")
     match: bool = Field(True, description="weak: match infrared to visible identities; off: they are never joined")
     memory_momentum: float = Field(0.9, ge=0, lt=1, description="weight of the old prototype [--memory-momentum]")
     init_memory: bool = Field(True, description="fill the memory from the teacher after warm-up [--init-memory]")
@@ -63,9 +62,26 @@ class PFMGCDOptions(MethodOptions):
     warmup_epochs: int = Field(10, ge=0, description="epochs before memory and graph start [--warmup-epochs]")
     pool_parts: bool = Field(True, description="test feature: all parts side by side; off: their mean [--pool-parts]")
 
+    together = (
+        OnlyWith(("id_pool",), "method.isg restitution", lambda o: o.isg == "restitution"),
+        OnlyWith(("style_hidden",), "a method.isg other than attention-v2", lambda o: o.isg != "attention-v2"),
+        OnlyWith(("pool_parts",), "method.num_parts above 1", lambda o: o.num_parts > 1),
+        OnlyWith(
+            ("memory_momentum", "init_memory", "teacher", "top_k", "temperature", "sim_scale", "warmup_epochs"),
+            "what reads the memory: method.lambda_graph above 0, or matching (method.relabel and method.match)",
+            lambda o: o.uses_memory,
+        ),
+        OnlyWith(("temperature", "sim_scale"), "method.top_k above 1", lambda o: o.top_k > 1),
+    )
+
     @property
     def label_spaces(self) -> Literal["one", "two"]:
         return "two" if self.relabel else "one"
+
+    @property
+    def uses_memory(self) -> bool:
+        """Whether distillation or matching reads the memory; without both each modality learns alone."""
+        return self.lambda_graph > 0 or (self.relabel and self.match)
 
 
 @register("pf_mgcd")
@@ -79,6 +95,7 @@ class PFMGCD(Method[PFMGCDOptions]):
 
     Options = PFMGCDOptions
     features = ("parts",)
+    one_process = "its prototypes move with the batch of one process only, so that the other processes' steps are lost"
 
     matches: Tensor
     warm: Tensor
@@ -108,9 +125,7 @@ class PFMGCD(Method[PFMGCDOptions]):
         if self.teacher is not None and context.epoch == 0:
             # A weight file need not hold the averaged network; it starts as the student.
             self.teacher.load_state_dict(self.student.state_dict())
-        # Without matching and distillation nothing would read the memory: each modality then learns alone.
-        used = bool(self.options.lambda_graph) or (self.options.relabel and self.options.match)
-        self.warm.fill_(used and context.epoch >= self.options.warmup_epochs)
+        self.warm.fill_(self.options.uses_memory and context.epoch >= self.options.warmup_epochs)
         if not self.warm:
             return
         if context.epoch == self.options.warmup_epochs and self.options.init_memory and self.options.teacher != "none":
@@ -259,7 +274,7 @@ class _Student(nn.Module):
         self.modality_heads = _heads(parts, width, len(Modality))
 
     def forward(self, images: Tensor) -> _Output:
-        modalities = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        modalities = torch.zeros(images.shape[0], dtype=torch.int64, device=images.device)
         maps = self.backbone(images, modalities)
         identity, modality = self.disentangle(split_stripes(maps, self.num_parts))
         infrared = _apply(self.infrared_heads, identity) if self.infrared_heads is not None else None

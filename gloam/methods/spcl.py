@@ -1,12 +1,13 @@
 """SpCL without labels: an instance memory, a softmax over clusters and un-clustered images, self-paced clusters.
 
-*Source*: Ge et al., "Self-paced Contrastive Learning with Hybrid Memory", NeurIPS 2020, unsupervised mode; meta-prd.md
-14.2. Identities of training images are never seen; camera numbers are, by the sampler ``camera_identity``.
+*Source*: Ge et al., "Self-paced Contrastive Learning with Hybrid Memory", NeurIPS 2020, and its
+release, unsupervised mode (``examples/spcl_train_usl.py``; docs/methods/spcl.md). Identities of training images are
+never seen; camera numbers are, by the sampler ``camera_identity``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -19,25 +20,16 @@ from gloam.clustering.reliability import self_paced_labels
 from gloam.errors import GloamError
 from gloam.losses.cluster_nce import hybrid_memory_loss
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
+from gloam.methods.contract import ClusterOptions, EpochContext, MemoryMomentum, Method
 from gloam.models.memory import InstanceMemory, resize_buffers
-from gloam.models.unit_embedding import UnitEmbedding
+from gloam.models.unit_embedding import UnitEmbedding, rename_released
 
 
-class SpCLOptions(MethodOptions):
+class SpCLOptions(ClusterOptions):
     """Flags of SpCL; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone: resnet50, resnet50_ibn_a, tiny, timm:<name> [-a]")
-    pooling: Literal["avg", "max", "gem", "gem_learnable"] = Field("avg", description="pooling of the last map")
-    width: int = Field(0, ge=0, description="width of a linear layer before the neck; 0: none [--features]")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the unit vector [--dropout]")
-    eps: float = Field(0.6, gt=0, lt=1, description="largest Jaccard distance of neighbours [--eps]")
+    momentum: MemoryMomentum = 0.2
     eps_gap: float = Field(0.02, ge=0, lt=1, description="tighter and looser clusters: eps -+ gap [--eps-gap]")
-    min_samples: int = Field(4, ge=1, description="neighbours of a core point, itself included")
-    k1: int = Field(30, ge=1, description="neighbours, itself included [--k1]")
-    k2: int = Field(6, ge=1, description="neighbours averaged by query expansion [--k2]")
-    temperature: float = Field(0.05, gt=0, description="tau of the loss [--temp]")
-    momentum: float = Field(0.2, ge=0, lt=1, description="weight of the old memory row [--momentum]")
 
 
 @register("spcl")
@@ -110,6 +102,10 @@ class SpCL(Method[SpCLOptions]):
         """Unit vector after the neck."""
         features: Tensor = self.net(images, modalities)
         return features
+
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
+        return rename_released(state, "net")
 
     def _radii(self) -> tuple[float, float, float]:
         eps, gap = self.options.eps, self.options.eps_gap

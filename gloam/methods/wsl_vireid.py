@@ -22,18 +22,33 @@ from gloam.datasets.records import Modality
 from gloam.losses.collaborative_consistency import expert_agreement, prediction_entropy, weak_identity_loss
 from gloam.losses.triplet import weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import EpochContext, Method, MethodOptions
-from gloam.models.backbone import create_backbone
+from gloam.methods.contract import BackboneOptions, EpochContext, Method, OnlyWith
+from gloam.models.backbone import create_backbone, is_timm
 from gloam.models.consensus_propagation import consensus_share, propagate_consensus
 from gloam.models.neck import Classifier
 from gloam.models.pooling import GeM
+from gloam.models.released_names import rename_prefixes
 from gloam.precision import at_least_float32
 
+# Names in the released checkpoints -> names here.
+_PUBLISHED = {
+    **{
+        f"backbone.{theirs}.{number}.": f"backbone.{stem}.{layer}."
+        for theirs, stem in (("rgb_layers", "stem_visible"), ("ir_layers", "stem_infrared"))
+        for number, layer in ((0, "conv1"), (1, "bn1"))
+    },
+    **{f"backbone.common_layers.{stage - 1}.": f"backbone.trunk.layer{stage}." for stage in (1, 2, 3, 4)},
+    "backbone.GAP.p": "pool.p",
+    "backbone.BN.": "bottleneck.",
+    "classifier1.classifier.": "visible_expert.",
+    "classifier2.classifier.": "infrared_expert.",
+    "classifier3.classifier.": "shared_classifier.",
+}
 
-class WSLVIReIDOptions(MethodOptions):
+
+class WSLVIReIDOptions(BackboneOptions):
     """Flags of WSL-VIReID; published names in brackets."""
 
-    arch: str = Field("resnet50", description="backbone; timm:resnet50_clip for the CLIP image tower [--arch]")
     supervision: Literal["weak", "baseline", "supervised"] = Field(
         "weak", description="weak: the method; baseline: phase-1 loss throughout; supervised: upper bound [--debug]"
     )
@@ -52,6 +67,31 @@ class WSLVIReIDOptions(MethodOptions):
     strong_weight: float = Field(1.0, ge=0, description="weight of the strong identity loss; derivative: 0.25")
     stem_relu: bool = Field(False, description="ReLU between the first norm and the max-pool; released: none")
 
+    together = (
+        OnlyWith(("stem_relu",), "a ResNet", lambda o: not is_timm(o.arch)),
+        OnlyWith(("weak_weight", "smoothing"), "method.supervision weak", lambda o: o.supervision == "weak", off=0.0),
+        OnlyWith(
+            ("sigma", "relation_rule", "extract_stem", "matcher", "strong_weight", "weak_from_epoch"),
+            "method.supervision weak",
+            lambda o: o.supervision == "weak",
+        ),
+        OnlyWith(
+            ("temperature",),
+            "method.supervision weak and method.matcher count_priority",
+            lambda o: o.supervision == "weak" and o.matcher == "count_priority",
+        ),
+        OnlyWith(
+            ("smoothing",),
+            "method.matcher count_priority and method.smoothing_neighbours above 1",
+            lambda o: o.matcher == "count_priority" and o.smoothing_neighbours > 1,
+        ),
+        OnlyWith(
+            ("smoothing_neighbours", "smoothing_from_epoch"),
+            "method.smoothing above 0",
+            lambda o: o.smoothing > 0,
+        ),
+    )
+
     @property
     def label_spaces(self) -> Literal["one", "two"]:
         return "one" if self.supervision == "supervised" else "two"
@@ -68,6 +108,7 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
 
     Options = WSLVIReIDOptions
     features = ("fc",)
+    one_process = "its prototypes move with the batch of one process only, so that the other processes' steps are lost"
 
     prototypes: Tensor
     consistent: Tensor
@@ -161,6 +202,12 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         """Unit batch-normalised features ``(N, D)`` through each image's own stem."""
         return normalize(self._bn_features(images, modalities), dim=1, eps=1e-12)
 
+    def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The release saves a backbone of numbered layers and three classifiers as dictionaries of their own."""
+        if "backbone.common_layers.0.0.conv1.weight" not in state:
+            return state
+        return rename_prefixes(state, _PUBLISHED)
+
     def _bn_features(self, images: Tensor, modalities: Tensor) -> Tensor:
         return at_least_float32(self.bottleneck(self.pool(self.backbone(images, modalities))))
 
@@ -217,7 +264,9 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
             pooled[in_visible], visible_names[in_visible]
         )
         parts["agreement"] = self._agreement(detached, translated, visible)
-        logits = self.shared_classifier(bn)
+        # Full precision under autocast: the weak loss compares classes with a threshold.
+        with torch.autocast(device_type=bn.device.type, enabled=False):
+            logits = self.shared_classifier(at_least_float32(bn))
         parts["strong"] = cross_entropy(logits[~visible].float(), labels[~visible])
         trusted = _partner(self.trusted)[labels]
         rows = visible & (trusted >= 0)

@@ -1,7 +1,7 @@
 """Batch-norm statistics over groups of rows, so that one device repeats the statistics of several.
 
-*Source*: meta-prd.md 4: published batches of 256 were spread over four GPUs by DataParallel, which normalises each
-share of 64 by its own mean and variance.
+*Source*: the commands of the Cluster Contrast release: batches of 256 were spread over four GPUs by DataParallel, which
+normalises each share of 64 by its own mean and variance (docs/methods/cluster_contrast.md).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gloam.models.row_attention import gated_residual, row_attention
+from gloam.models.row_attention import attention_weights, gated_residual
 from gloam.precision import at_least_float32
 
 EnergyScale = Literal["none", "root", "mean"]
@@ -16,7 +16,7 @@ EnergyScale = Literal["none", "root", "mean"]
 class ChannelSimilarity(nn.Module):
     """Every channel adds, behind a gate, the channels that it overlaps with least.
 
-    *Source*: ``CAM_Module`` of the CGRNet release (cgrnet.md 3.2): ``A = softmax(-x x^T)``, ``gamma A x + x``. The
+    *Source*: ``CAM_Module`` in ``model_res.py`` of the CGRNet release: ``A = softmax(-x x^T)``, ``gamma A x + x``. The
     release has one instance per modality, whose only parameter is the gate; here one module holds a gate each.
     Activations after a ReLU make the unscaled energies so large that rows are almost one-hot: that is the method.
 
@@ -45,7 +45,7 @@ class ChannelSimilarity(nn.Module):
             energy = rows @ columns.transpose(1, 2)
             if self.energy_scale != "none":
                 energy = energy / rows.shape[2] ** (0.5 if self.energy_scale == "root" else 1.0)
-            return row_attention(-energy)
+            return attention_weights(-energy)
 
     def forward(self, maps: Tensor, modalities: Tensor, attention: Tensor | None = None) -> Tensor:
         """Mix channels.
@@ -60,19 +60,19 @@ class ChannelSimilarity(nn.Module):
         """
         weights = self.attention(maps) if attention is None else attention
         mixed = (weights.to(maps.dtype) @ maps.flatten(2)).view_as(maps)
-        gates = self.gamma[modalities] if len(self.gamma) > 1 else self.gamma.expand(len(maps))
+        gates = self.gamma[modalities] if len(self.gamma) > 1 else self.gamma.expand(maps.shape[0])
         return gated_residual(gates[:, None, None, None], mixed, maps)
 
 
 def similarity_gap(attention: Tensor, visible: Tensor, infrared: Tensor) -> Tensor:
     """Mean absolute difference of two modalities' channel similarities, paired in order.
 
-    *Source*: the auxiliary loss that the CGRNet release has commented out; cgrnet.md 3.2. At most 2 / C, close to it
-    while rows are one-hot, so without an ``energy_scale`` it hardly moves.
+    *Source*: the auxiliary loss that ``train.version3.py`` of the CGRNet release has commented out. At most 2 / C,
+    close to it while rows are one-hot, so without an ``energy_scale`` it hardly moves (docs/methods/cgrnet.md).
 
     Args:
         attention: ``(B, C, C)``.
         visible: ``(n,)`` rows of visible images.
-        infrared: ``(n,)`` rows of infrared images; the i-th shows the person of the i-th visible one.
+        infrared: ``(n,)`` rows of infrared images; the i-th shows the identity of the i-th visible one.
     """
     return (attention[visible] - attention[infrared]).abs().mean()

@@ -1,15 +1,16 @@
 """Graph-regularised consensus: an image's guesses are mixed with those of the images it resembles.
 
-*Source*: the derivative VIReid of WSL-VIReID ("GR-CP", wsl-vireid.md 13), made safe: its graph was dense, counted every
-image twice as its own neighbour, was not symmetric, and negative cosines could make a row sum negative (NaN).
+*Source*: the derivative VIReid of WSL-VIReID ("GR-CP", docs/methods/wsl_vireid.md), made safe: its graph was dense,
+counted every image twice as its own neighbour, was not symmetric, and negative cosines could make a row sum negative
+(NaN).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from gloam.search.distances import unit_rows
 from gloam.search.neighbours import nearest_neighbours
 
 
@@ -27,7 +28,7 @@ def affinity_graph(features: Tensor, neighbours: int = 5) -> Tensor:
     Returns:
         ``D^-1/2 A D^-1/2`` as a sparse COO matrix ``(n, n)`` on the CPU with at most ``(2 neighbours - 1) n`` entries.
     """
-    units = normalize(features.float(), dim=1, eps=1e-12)
+    units = unit_rows(features)
     found, squared = nearest_neighbours(units, neighbours)
     count = len(units)
     rows = torch.arange(count)[:, None].expand(found.shape).flatten()

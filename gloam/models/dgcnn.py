@@ -1,8 +1,9 @@
-"""DGCNN: graph convolutions, sort pooling and a small convolutional head that says whether a pair is one person.
+"""DGCNN: graph convolutions, sort pooling and a small convolutional head that says whether a pair is one identity.
 
-*Source*: meta-prd.md 10.2 (Zhang et al., AAAI 2018, as used in MetaPRD). Graphs have at most 16 nodes, so they are
-dense padded batches. Deliberate difference: sort pooling keeps a fixed number of nodes, so that a pair's score does not
-depend on the other pairs of a call.
+*Source*: Zhang et al., "An End-to-End Deep Learning Architecture for Graph Classification", AAAI 2018, as in
+``mprd/gcn/gcn.py`` of the MetaPRD release. Graphs have at most 16 nodes, so they are dense padded batches. Deliberate
+difference: sort pooling keeps a fixed number of nodes, so that a pair's score does not depend on the other pairs of a
+call.
 """
 
 from __future__ import annotations
@@ -96,8 +97,10 @@ class DGCNN(nn.Module):
             features: ``(M, D)`` unit features of every id that occurs.
 
         Returns:
-            ``(G, 2)`` log-probabilities; column 1: same person.
+            ``(G, 2)`` log-probabilities; column 1: same identity.
         """
-        labels = one_hot(graphs.labels.clamp(0, NODE_LABELS - 1), NODE_LABELS).to(features.dtype)
-        inputs = torch.cat([labels, features[graphs.nodes]], dim=2) * graphs.mask[:, :, None]
-        return cast(Tensor, self.mlp(self.gnn(inputs, graphs.mask, graphs.adjacency.to(features.dtype))))
+        # Full precision under autocast: the order of the nodes and the verdict on a pair are choices.
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            labels = one_hot(graphs.labels.clamp(0, NODE_LABELS - 1), NODE_LABELS).to(features.dtype)
+            inputs = torch.cat([labels, features[graphs.nodes]], dim=2) * graphs.mask[:, :, None]
+            return cast(Tensor, self.mlp(self.gnn(inputs, graphs.mask, graphs.adjacency.to(features.dtype))))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, elu, leaky_relu, log_softmax
 
-from gloam.models.row_attention import row_attention
+from gloam.models.row_attention import attention_weights
 from gloam.precision import at_least_float32
 
 
@@ -48,7 +48,7 @@ class GraphAttention(nn.Module):
         with torch.autocast(device_type=rows.device.type, enabled=False):
             precise = at_least_float32(projected)
             scores = leaky_relu((precise @ left)[:, None] + (precise @ right)[None, :], self.slope)
-        weights = row_attention(scores, connected, dropout_rate=self.dropout_rate, training=self.training)
+        weights = attention_weights(scores, connected, dropout_rate=self.dropout_rate, training=self.training)
         return weights.to(projected.dtype) @ projected
 
 

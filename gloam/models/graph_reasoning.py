@@ -8,7 +8,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from gloam.models.row_attention import gated_residual, row_attention
+from gloam.models.row_attention import attention_weights, gated_residual
 
 Fusion = Literal["sum", "residual"]
 
@@ -16,7 +16,7 @@ Fusion = Literal["sum", "residual"]
 class Relation(nn.Module):
     """How one kind of node gathers from another: projected dot products, unscaled, behind a gate.
 
-    *Source*: ``PAM_Module`` of the CGRNet release; cgrnet.md 3.3. Layers keep the release's names.
+    *Source*: ``PAM_Module`` in ``model_res.py`` of the CGRNet release. Layers keep the release's names.
 
     Args:
         channels: C.
@@ -52,17 +52,17 @@ class Relation(nn.Module):
         # Unscaled products are large: they and their softmax need float32.
         with torch.autocast(device_type=queries.device.type, enabled=False):
             query, key = _project(self.query_conv, queries), _project(self.key_conv, sources)
-            weights = row_attention(query.transpose(1, 2) @ key)
+            weights = attention_weights(query.transpose(1, 2) @ key)
         return (values @ weights.to(values.dtype).transpose(1, 2)).unsqueeze(3)
 
 
 class GraphReasoning(nn.Module):
     """One step of message passing between all positions of an image and their mean.
 
-    *Source*: the commented-out lines of the CGRNet release; cgrnet.md 3.3. Three directed relations with weights of
-    their own. Two of the release's position-by-position products are degenerate and have closed forms here, equal to
-    rounding: with one source (the mean) every position receives the same value, whatever queries and keys are (they
-    are not built: they could never learn); with one receiver the result is an attention pooling. Only positions to
+    *Source*: lines of ``model_res.py`` that the CGRNet release has commented out. Three directed relations with weights
+    of their own. Two of the release's position-by-position products are degenerate and have closed forms here, equal to
+    rounding: with one source (the mean) every position receives the same value, whatever queries and keys are (they are
+    not built: they could never learn); with one receiver the result is an attention pooling. Only positions to
     positions are quadratic: (h w)^2 numbers per image, 648^2 at 288 x 144.
 
     Args:

@@ -1,4 +1,4 @@
-"""Instance-statistics-guided disentanglement (ISG-DM): split a stripe into what a person is and what the light did.
+"""Instance-statistics-guided disentanglement (ISG-DM): split a stripe into identity and modality features.
 
 *Source*: README of PF-MGCD, repaired: averaging an instance-normalised map gives exactly zero, so the default pools it
 with GeM (docs/methods/pf_mgcd.md, bug B1). The released variants stay available by name.

@@ -3,7 +3,7 @@
 Updates are explicit calls after the optimiser step; the loss before them has seen the old rows. With several processes
 every one applies the rows of all, so memories stay equal.
 
-*Source*: meta-prd.md 7 (Cluster Contrast, MetaPRD) and 14.2 (SpCL).
+*Source*: ``models/cm.py`` of Cluster Contrast and MetaPRD, ``models/hm.py`` of SpCL.
 """
 
 from __future__ import annotations

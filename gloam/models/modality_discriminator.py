@@ -1,4 +1,4 @@
-"""Adversarial modality loss: a discriminator learns to name the light, the features learn to give it no clue."""
+"""Adversarial modality loss: a discriminator learns to name the modality, the features learn to give it no clue."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
 class PartDiscriminators(nn.Module):
     """One small network per stripe that tells visible from infrared features through a gradient reversal.
 
-    *Source*: last version of PF-MGCD (pf-mgcd.md 13). There the epoch never reached the model, so that the strength of
-    the reversal stayed 0; here the caller passes it.
+    *Source*: last version of PF-MGCD (docs/methods/pf_mgcd.md). There the epoch never reached the model, so that the
+    strength of the reversal stayed 0; here the caller passes it.
 
     Args:
         num_parts: K.

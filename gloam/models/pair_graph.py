@@ -1,7 +1,8 @@
 """The graph network of MetaPRD at work: it confirms changed pairs and learns by Reptile steps.
 
-*Source*: meta-prd.md 10.3 and 10.4. Deliberate differences from the release: gradients are zeroed before every inner
-step, the view of an image is a node of its own instead of a self-loop, and all images of a call are searched at once.
+*Source*: ``mprd/gcn/`` of the MetaPRD release (docs/methods/metaprd.md). Deliberate differences: gradients are zeroed
+before every inner step, the view of an image is a node of its own instead of a self-loop, and all images of a call are
+searched at once.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class PairGraphNetwork(nn.Module):
 
     @torch.no_grad()
     def probability(self, pairs: Tensor, bank: Tensor) -> Tensor:
-        """Probability that pairs ``(G, 2)`` of different images show the same person: ``(G,)``."""
+        """Probability that pairs ``(G, 2)`` of different images show the same identity: ``(G,)``."""
         if len(pairs) == 0:
             return bank.new_empty(0)
         was_training = self.network.training
@@ -170,7 +171,7 @@ class PairGraphNetwork(nn.Module):
         A positive pair are two random images of a label; a negative one is an image with the most similar image of
         another label. Neighbours are searched among these images.
 
-        *Source*: meta-prd.md 10.4, stage A: 5 images in 8 augmented views each.
+        *Source*: ``mprd/gcn/gen_meta_gcn_data.py`` and ``gcn_pre_train.py``: 5 images in 8 augmented views each.
 
         Args:
             features: ``(V, D)`` unit features.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gloam.models.neck import BNNeck
-from gloam.models.row_attention import row_attention
+from gloam.models.row_attention import attention_weights
 from gloam.precision import at_least_float32
 
 
@@ -45,7 +45,7 @@ class WeightedPartAttention(nn.Module):
         query, key, value = (layer(parts).squeeze(3) for layer in (self.fc1, self.fc2, self.fc3))
         # Unscaled products of D numbers: they and their softmax need float32.
         with torch.autocast(device_type=maps.device.type, enabled=False):
-            attention = row_attention(at_least_float32(query).transpose(1, 2) @ at_least_float32(key))
+            attention = attention_weights(at_least_float32(query).transpose(1, 2) @ at_least_float32(key))
         refined = value @ attention.to(value.dtype).transpose(1, 2)
         aggregated = refined @ self.gate.softmax(dim=0)
         joined: Tensor = self.bottleneck(aggregated + feature)

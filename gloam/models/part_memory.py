@@ -59,8 +59,13 @@ class PartMemory(nn.Module):
         self.initialised[present] = True
 
     def similarities(self, features: Tensor) -> Tensor:
-        """Cosine of every feature to every slot of its stripe: ``(n, K, D)`` -> ``(n, K, N)``."""
-        return torch.einsum("bkd,knd->bkn", normalize(features.to(self.memory.dtype), dim=2, eps=1e-12), self.memory)
+        """Cosine of every feature to every slot of its stripe: ``(n, K, D)`` -> ``(n, K, N)``.
+
+        In the memory's precision under autocast too: half-precision products change every third set of neighbours.
+        """
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            units = normalize(features.to(self.memory.dtype), dim=2, eps=1e-12)
+            return torch.einsum("bkd,knd->bkn", units, self.memory)
 
     def _class_means(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Means ``(K, M, D)`` of unit features and the M identities that occur."""

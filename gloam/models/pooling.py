@@ -29,8 +29,9 @@ class GeM(nn.Module):
     """Generalised mean, in float32 under autocast (the cube of a half-precision activation overflows).
 
     Args:
-        learnable: False: exponent fixed at 3 and 1e-12 added after the mean (release of AGW); True: one learnable
-            scalar exponent and inputs clamped at 1e-6 (SpCL, WSL-VIReID).
+        learnable: False: exponent fixed at 3 and 1e-12 added after the mean (release of AGW), negative inputs counted
+            as 0 (networks without a last ReLU have some); True: one learnable scalar exponent and inputs clamped at
+            1e-6 (SpCL, WSL-VIReID).
         exponent: initial exponent.
     """
 
@@ -40,12 +41,14 @@ class GeM(nn.Module):
         self.exponent = exponent
 
     def forward(self, maps: Tensor) -> Tensor:
-        """``(B, C, h, w)`` non-negative maps to ``(B, C)``."""
+        """``(B, C, h, w)`` maps to ``(B, C)``."""
         with torch.autocast(device_type=maps.device.type, enabled=False):
             maps = at_least_float32(maps)
             if self.p is not None:
                 mean = maps.clamp_min(1e-6).pow(self.p).mean(dim=(2, 3))
                 return mean.pow(1 / self.p)
+            # A mean of cubes below zero has no root: NaN.
+            maps = maps.clamp_min(0)
             powered = maps * maps * maps if self.exponent == 3 else maps.pow(self.exponent)
             return (powered.mean(dim=(2, 3)) + 1e-12).pow(1 / self.exponent)
 

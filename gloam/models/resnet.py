@@ -70,7 +70,7 @@ class ResNet(nn.Module):
             layer = _stage(block, channels, width, depth, stride, ibn=ibn and stage < 4)
             self.add_module(f"layer{stage}", layer)
             channels = width * block.expansion
-        self._initialise()
+        draw_convolutions(self)
 
     @property
     def stages(self) -> list[nn.Sequential]:
@@ -91,12 +91,13 @@ class ResNet(nn.Module):
         """``(B, 3, H, W)`` to ``(B, C, H/16, W/16)`` with last stride 1, ``H/32`` with 2."""
         return self.trunk(self.stem(images))
 
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                # Kaiming fan-out, the published initialisation: variance 2 / (k k out).
-                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+
+def draw_convolutions(network: nn.Module) -> None:
+    """Fresh weights for every convolution inside a module: Kaiming fan-out as published, variance 2 / (k k out)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
 
 
 def _stage(

@@ -12,7 +12,7 @@ from torch.nn.functional import dropout
 from gloam.precision import at_least_float32
 
 
-def row_attention(
+def attention_weights(
     scores: Tensor, mask: Tensor | None = None, *, dropout_rate: float = 0.0, training: bool = False
 ) -> Tensor:
     """Softmax of every row over the sources that it may see, in float32 or better.

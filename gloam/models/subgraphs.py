@@ -1,8 +1,8 @@
 """Graphs around pairs of images, for a whole batch by tensor operations.
 
-*Source*: meta-prd.md 10.1: the two images and their nearest neighbours, two stars joined at common neighbours.
-Deliberate difference from the release: nodes 0 and 1 are the pair (the release labels and
-cuts at the two smallest image numbers).
+*Source*: ``mprd/gcn/util_gcn.py`` of the MetaPRD release: the two images and their nearest neighbours, two stars joined
+at common neighbours. Deliberate difference: nodes 0 and 1 are the pair (the release labels and cuts at the two smallest
+image numbers).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gloam.precision import dot_products
+from gloam.search.nearest import nearest_columns
 
 NODE_LABELS = 16  # width of the one-hot node label
 
@@ -43,11 +44,11 @@ def nearest_others(queries: Tensor, bank: Tensor, own: Tensor, count: int) -> Te
         count: how many; at most N - 1.
 
     Returns:
-        ``(U, count)`` indices.
+        ``(U, count)`` indices, ties by index.
     """
-    similarities = dot_products(queries, bank)
-    similarities.scatter_(1, own[:, None], -torch.inf)
-    return similarities.topk(min(count, len(bank) - 1), dim=1).indices
+    distances = dot_products(queries, bank).neg_()
+    distances.scatter_(1, own[:, None], torch.inf)
+    return nearest_columns(distances, min(count, len(bank) - 1))
 
 
 def build_subgraphs(left: Tensor, right: Tensor, left_neighbours: Tensor, right_neighbours: Tensor) -> Subgraphs:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import importlib
 import logging
-from collections.abc import Callable
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from gloam.errors import GloamError
-from gloam.models.two_stream import route_rows
+from gloam.models.single_network import SingleNetworkBackbone
 
-# Attribute that holds the first layer in timm's families; it is copied for the second modality.
+# Attribute that holds the first layer in timm's families; with two streams there are two of it.
 _STEM_ATTRIBUTES = ("patch_embed", "stem", "conv_stem", "conv1")
 # Names that a CLIP image tower has when it was saved without the model around it.
 _CLIP_TOWER = ("class_embedding", "attnpool.positional_embedding")
@@ -22,11 +20,12 @@ _CLIP_TOWER = ("class_embedding", "attnpool.positional_embedding")
 _log = logging.getLogger(__name__)
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(SingleNetworkBackbone):
     """Any timm network with ``forward_features``, returning ``(N, C, h, w)`` maps.
 
-    Token outputs lose their class and register tokens and are folded back into a map. With two streams the first layer
-    is copied per modality; where timm's network has no separable first layer, both share it and a warning says so.
+    Token outputs lose their class and register tokens and are folded back into a map. With two streams each modality
+    has a first layer, drawn for itself; where timm's network has no separable first layer, both share it and a warning
+    says so.
 
     Args:
         name: timm model name.
@@ -39,25 +38,15 @@ class TimmBackbone(nn.Module):
     def __init__(
         self, name: str, *, streams: int = 2, image_size: tuple[int, int] | None = None, last_stride: int = 2
     ) -> None:
-        super().__init__()
-        self.name = name
-        self.network: Any = _create(name, image_size, last_stride)
-        self.streams = streams
-        self.out_channels = cast(int, self.network.num_features)
-        attribute = next((a for a in _STEM_ATTRIBUTES if isinstance(getattr(self.network, a, None), nn.Module)), None)
-        if streams == 2 and attribute is None:
-            _log.warning("%s has no separable first layer: both modalities share it.", name)
-        # The name, not the module: a second reference would list its parameters twice in every checkpoint.
-        self._stem = attribute
-        if streams == 2 and attribute is not None:
-            setattr(self.network, attribute, _RoutedStem(getattr(self.network, attribute)))
+        def create() -> Any:
+            return _create(name, image_size, last_stride)
 
-    def forward(
-        self, images: Tensor, modalities: Tensor, adapt: Callable[[nn.Module, Tensor], Tensor] | None = None
-    ) -> Tensor:
-        """``(N, 3, H, W)`` and ``(N,)`` to ``(N, C, h, w)``; ``adapt`` is unused (there are no inserted blocks)."""
-        if (routed := self._routed) is not None:
-            routed.modalities = modalities
+        network = create()
+        first = next((a for a in _STEM_ATTRIBUTES if isinstance(getattr(network, a, None), nn.Module)), None)
+        channels = cast(int, network.num_features)
+        super().__init__(name, network, create, streams=streams, out_channels=channels, first_layer=first)
+
+    def _maps(self, images: Tensor, modalities: Tensor) -> Tensor:
         features: Tensor = self.network.forward_features(images)
         if features.ndim == 3:
             return self._tokens_to_map(features, images)
@@ -66,40 +55,19 @@ class TimmBackbone(nn.Module):
             return features.permute(0, 3, 1, 2)
         return features
 
-    def rename_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Names of timm's plain network to names of this module, the first layer copied to both modalities."""
-        renamed: dict[str, Tensor] = {}
-        stem = f"{self._stem}."
-        for name, value in state.items():
-            if self._routed is not None and name.startswith(stem):
-                rest = name.removeprefix(stem)
-                renamed |= {f"network.{stem}{which}.{rest}": value for which in ("visible", "infrared")}
-            else:
-                renamed[f"network.{name}"] = value
-        return renamed
+    def imagenet_state(self) -> dict[str, Tensor]:
+        """timm's default weights of this network."""
+        import timm
 
-    def fit_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Names of a file that holds this network, under whatever names, to names of this module.
-
-        Understands files of this project (one or two streams), timm's names, and what timm itself converts: among
-        others OpenAI's and open_clip's ``visual.*`` (with or without that prefix, fp16 or not).
-        """
-        own = next((name[: name.index("network.")] for name in state if "network." in name), None)
-        if own is not None:
-            stem = f"{self._stem}."
-            start = f"{own}network."
-            part = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
-            # One stem of this file feeds both of ours, unless it has both and so have we.
-            if self._routed is not None and any(name.startswith(f"{stem}visible.") for name in part):
-                return {f"network.{name}": value for name, value in part.items()}
-            plain = {name.replace(f"{stem}visible.", stem): value for name, value in part.items()}
-            return self.rename_state({k: v for k, v in plain.items() if not k.startswith(f"{stem}infrared.")})
-        if any(name in state for name in _CLIP_TOWER):
-            state = {f"visual.{name}": value for name, value in state.items()}
-        return self.rename_state(self._strip_prefix(self._convert(state)))
+        return dict(timm.create_model(self.name, pretrained=True, num_classes=0).state_dict())
 
     def _convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What timm does to a downloaded file before it loads it."""
+        """What timm does to a downloaded file before it loads it.
+
+        Among others it knows OpenAI's and open_clip's ``visual.*`` (with or without that prefix, fp16 or not).
+        """
+        if any(name in state for name in _CLIP_TOWER):
+            state = {f"visual.{name}": value for name, value in state.items()}
         convert = getattr(importlib.import_module(type(self.network).__module__), "checkpoint_filter_fn", None)
         if convert is None:
             return state
@@ -109,20 +77,6 @@ class TimmBackbone(nn.Module):
             # A file of another network; the caller says how little of it fits.
             _log.debug("timm cannot convert this file: %s", error)
             return state
-
-    def _strip_prefix(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Remove what stands before timm's names (``backbone.``, ``model.visual.trunk.``)."""
-        last = list(self.network.state_dict())[-1]
-        found = next((name for name in state if name.endswith(f".{last}")), None)
-        if last in state or found is None:
-            return state
-        prefix = found.removesuffix(last)
-        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-    @property
-    def _routed(self) -> _RoutedStem | None:
-        stem = getattr(self.network, self._stem) if self._stem is not None else None
-        return stem if isinstance(stem, _RoutedStem) else None
 
     def _tokens_to_map(self, tokens: Tensor, images: Tensor) -> Tensor:
         prefix = int(getattr(self.network, "num_prefix_tokens", 0))
@@ -135,27 +89,15 @@ class TimmBackbone(nn.Module):
         return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, tokens.shape[1] // rows)
 
 
-class _RoutedStem(nn.Module):
-    """First layer per modality; the modality vector is set just before each forward."""
+def strides_can_change(name: str) -> bool:
+    """Whether a timm network is of the families whose last stage can keep its resolution.
 
-    modalities: Tensor | None = None
+    Raises:
+        GloamError: timm has no such network.
+    """
+    from timm.models import ByobNet, ResNet
 
-    def __init__(self, stem: nn.Module) -> None:
-        super().__init__()
-        self.visible = stem
-        self.infrared = copy.deepcopy(stem)
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.modalities is None:
-            raise RuntimeError("set modalities before calling the stem")
-        return route_rows(images, self.modalities, self.visible, self.infrared)
-
-    def __getattr__(self, name: str) -> Tensor | nn.Module:
-        # timm asks its patch embedding for sizes and formats.
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("visible"), name)  # type: ignore[no-any-return]
+    return isinstance(_create(name, None, 2), ByobNet | ResNet)
 
 
 def _create(name: str, image_size: tuple[int, int] | None, last_stride: int) -> nn.Module:

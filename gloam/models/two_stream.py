@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from gloam.datasets.records import Modality
-from gloam.models.resnet import ResNet
+from gloam.models.resnet import ResNet, draw_convolutions
+
+
+@contextmanager
+def separate_draws() -> Iterator[None]:
+    """Draws of their own: they follow from the state of the CPU's global generator and leave it as it is."""
+    digest = hashlib.sha256(torch.get_rng_state().numpy().tobytes()).digest()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        yield
 
 
 class Stem(nn.Module):
@@ -83,7 +94,8 @@ class TwoStreamBackbone(nn.Module):
     """Separate stems and a shared trunk.
 
     Stem statistics are per modality, trunk statistics over the mixed batch, as in the reference. With one stream both
-    modalities share a stem. Rows keep their order; a batch of one modality never touches the other stem.
+    modalities share a stem. Rows keep their order; a batch of one modality never touches the other stem. Without
+    published weights the two stems start from different draws, as the released networks do.
 
     Args:
         network: a fresh network whose parts are used.
@@ -110,6 +122,9 @@ class TwoStreamBackbone(nn.Module):
         self.out_channels = network.out_channels
         self.stem_visible = Stem(network, stem_relu, independent_stages)
         self.stem_infrared = copy.deepcopy(self.stem_visible) if streams == 2 else None
+        if self.stem_infrared is not None:
+            with separate_draws():
+                draw_convolutions(self.stem_infrared)
         self.trunk = Trunk(network, inserts, first=independent_stages + 1)
 
     def early(self, images: Tensor, modalities: Tensor) -> Tensor:
@@ -144,6 +159,10 @@ def route_rows(images: Tensor, modalities: Tensor, visible: nn.Module, infrared:
     """
     if infrared is None:
         return torch.as_tensor(visible(images))
+    if torch.compiler.is_exporting():
+        # A graph has no shapes that depend on data: both stems see every row. The same values row by row.
+        chosen = (modalities == Modality.INFRARED).view(-1, *[1] * (images.ndim - 1))
+        return torch.where(chosen, infrared(images), visible(images))
     rows = [torch.nonzero(modalities == m).flatten() for m in (Modality.VISIBLE, Modality.INFRARED)]
     if len(rows[1]) == 0:
         return torch.as_tensor(visible(images))

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from gloam.models.backbone import create_backbone
 from gloam.models.neck import BNNeck, unit
 from gloam.models.pooling import create_pooling
+from gloam.models.released_names import rename_prefixes
+
+# Names in the released checkpoints -> names here, with torchvision's names for the backbone.
+_RELEASED = {
+    "base.0.": "backbone.conv1.",
+    "base.1.": "backbone.bn1.",
+    **{f"base.{3 + stage}.": f"backbone.layer{stage}." for stage in (1, 2, 3, 4)},
+    "gap.p": "pooling.p",
+    "feat.": "linear.",
+    "feat_bn.": "bottleneck.",
+}
 
 
 class UnitEmbedding(nn.Module):
     """``unit(neck(pool(backbone(images))))``, one stem.
 
-    *Source*: meta-prd.md 5 (SpCL, Cluster Contrast, MetaPRD): last stride 1, batch norm with weight 1 and frozen shift.
+    *Source*: ``models/resnet.py`` of SpCL, Cluster Contrast and MetaPRD: last stride 1, batch norm with weight 1 and
+    frozen shift.
 
     Args:
         arch: see :func:`gloam.models.backbone.create_backbone`.
@@ -42,3 +56,18 @@ class UnitEmbedding(nn.Module):
             pooled = self.linear(pooled)
         units = unit(self.bottleneck(pooled))
         return dropout(units, self._drop, self.training) if self._drop else units
+
+
+def rename_released(state: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """Names of the checkpoints of SpCL, Cluster Contrast and MetaPRD to names of a :class:`UnitEmbedding`.
+
+    *Source*: ``models/resnet.py`` of the releases: a sequence ``base`` of conv1, bn1, ReLU, max-pool and the four
+    stages, then ``gap``, ``feat`` (if there is a linear layer) and ``feat_bn``.
+
+    Args:
+        state: flat state of any weight file; what is no such checkpoint is returned as it is.
+        owner: name of the embedding in its method.
+    """
+    if not {"base.0.weight", "base.4.0.conv1.weight"} <= state.keys():
+        return dict(state)
+    return rename_prefixes(state, {theirs: f"{owner}.{own}" for theirs, own in _RELEASED.items()})

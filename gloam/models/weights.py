@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gloam.errors import GloamError
-from gloam.models.timm_backbone import TimmBackbone
+from gloam.models.single_network import SingleNetworkBackbone
+from gloam.models.traced import origins, plain, trace
 from gloam.models.two_stream import TwoStreamBackbone
+from gloam.safe_load import load_safetensors, load_torch_file, plain_tensors
 
 # Heads of MMGL's pretext tasks at the top level of a file; DDAG's own `wpa.fc1...` must stay.
 _PRETEXT = ("fc1.", "fc2.", "local_conv_list")
@@ -26,22 +25,28 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What a load did.
+    """What a load did. Every tensor of the file and every tensor of the module is in one list of its side.
 
     Attributes:
         source: where the weights came from.
-        matched: names loaded.
+        matched: names of the module that were loaded.
         missing: names of the module that the file lacks (step counters of batch-norm aside); they keep their initial
             values.
-        unexpected: names of the file that the module lacks.
-        mismatched: names whose shapes differ; they keep their initial values.
+        mismatched: names of the module whose shape or kind of numbers differs in the file; they keep their initial
+            values.
+        used: names of the file that were loaded.
+        unexpected: names of the file that have no place in the module, or do not fit it.
+        unneeded: names of the file that its own network did not use either (dead layers of a release), and heads of
+            pretext tasks.
     """
 
     source: str
     matched: list[str]
     missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    unneeded: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"weights from {self.source}: {len(self.matched)} tensors loaded"]
@@ -49,6 +54,8 @@ class WeightReport:
             names = getattr(self, kind)
             if names:
                 lines.append(f"{len(names)} {kind}: {_some(names)}")
+        if self.unneeded:
+            lines.append(f"{len(self.unneeded)} of the file not needed")
         return "; ".join(lines)
 
 
@@ -75,12 +82,16 @@ def load_weights(module: nn.Module, source: str | Path, *, minimum: float = 1.0)
     """
     if str(source) == "imagenet":
         return load_imagenet(module)
-    state = read_state(source)
+    file = read_state(source)
+    state = {name.removeprefix("module."): value for name, value in trace(file).items()}
     if callable(rename := getattr(module, "rename_published", None)):
         state = rename(state)
     backbones = _backbones(module)
-    found = _translate(state, backbones)
-    return _apply(module, found, str(source), [name for name, _ in backbones], minimum)
+    own = module.state_dict()
+    unneeded = _unneeded(state, own)
+    found = _translate({name: value for name, value in state.items() if name not in unneeded}, backbones)
+    dead = origins(state[name] for name in unneeded)
+    return _apply(module, found, list(file), dead, str(source), [name for name, _ in backbones], minimum)
 
 
 def load_imagenet(module: nn.Module) -> WeightReport:
@@ -91,20 +102,21 @@ def load_imagenet(module: nn.Module) -> WeightReport:
     """
     backbones = _backbones(module)
     found: dict[str, Tensor] = {}
+    file: list[str] = []
     for prefix, backbone in backbones:
-        state = imagenet_state(backbone)
+        state = trace(imagenet_state(backbone))
+        file += state
         found |= {f"{prefix}{name}": value for name, value in _from_single_network(state, backbone).items()}
-    return _apply(module, found, "imagenet", [name for name, _ in backbones], 1.0)
+    # The classifier of 1,000 things.
+    head = set(file) - origins(found.values())
+    return _apply(module, found, list(dict.fromkeys(file)), head, "imagenet", [name for name, _ in backbones], 1.0)
 
 
 def imagenet_state(backbone: nn.Module) -> dict[str, Tensor]:
     """State dict of the published ImageNet network that fits a backbone, under its publisher's names."""
     try:
-        if isinstance(backbone, TimmBackbone):
-            import timm
-
-            network = timm.create_model(backbone.name, pretrained=True, num_classes=0)
-            return dict(network.state_dict())
+        if isinstance(backbone, SingleNetworkBackbone):
+            return backbone.imagenet_state()
         from torchvision.models import get_model_weights
 
         arch = str(getattr(backbone, "arch", ""))
@@ -143,8 +155,9 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
         raise GloamError(
             f"There is no weight file {path}. Check the path; training does not start from random weights."
         )
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    state = _unwrap(content)
+    # Reference checkpoints keep numpy results (cmc, mAP) beside the tensors.
+    tensors_only = path.suffix == ".safetensors"
+    state = _unwrap(load_safetensors(path) if tensors_only else load_torch_file(path, numpy_values=True), path)
     if not state:
         raise GloamError(f"{path} holds no tensors under a known name (looked into {', '.join(_WRAPPERS)}).")
     return state
@@ -168,32 +181,7 @@ def to_reference_names(backbone: TwoStreamBackbone) -> dict[str, Tensor]:
     return renamed
 
 
-def _read_safetensors(path: Path) -> Mapping[str, object]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise GloamError(f"{path} is not a complete safetensors file ({error}). Copy it again.") from error
-
-
-def _read_torch(path: Path) -> object:
-    # Reference checkpoints keep numpy results (cmc, mAP) beside the tensors; these few types are safe.
-    internals = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
-    allowed = [np.ndarray, np.dtype, internals.scalar, internals._reconstruct]
-    allowed += [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32")]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise GloamError(
-            f"{path} could not be read as weights ({str(error).splitlines()[0]}). It may be cut off, of another "
-            "format, or hold objects other than tensors; export it again as a plain state dict."
-        ) from error
-
-
-def _unwrap(content: object) -> dict[str, Tensor]:
+def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     for _ in range(3):
         if not isinstance(content, Mapping):
             return {}
@@ -201,8 +189,7 @@ def _unwrap(content: object) -> dict[str, Tensor]:
         if inner is None:
             break
         content = inner
-    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return plain_tensors(content, path) if isinstance(content, Mapping) else {}
 
 
 def _backbones(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -210,20 +197,19 @@ def _backbones(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (f"{name}." if name else "", child)
         for name, child in module.named_modules()
-        if isinstance(child, TwoStreamBackbone | TimmBackbone)
+        if isinstance(child, TwoStreamBackbone | SingleNetworkBackbone)
     ]
 
 
 def _translate(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:
     """Names of a foreign file to names of our module."""
-    state = {name: value for name, value in state.items() if not name.startswith(_PRETEXT)}
-    if any(name.startswith("base_resnet.base.") for name in state):
+    if _is_reference(state):
         return _from_reference(state, backbones)
     sources = _source_prefixes(state)
     translated: dict[str, Tensor] = {}
     for prefix, backbone in backbones:
-        if isinstance(backbone, TimmBackbone):
-            translated |= _from_timm_file(state, prefix, backbone)
+        if isinstance(backbone, SingleNetworkBackbone):
+            translated |= _from_network_file(state, prefix, backbone)
             continue
         for source in sources:
             part = {k.removeprefix(source): v for k, v in state.items() if k.startswith(source)}
@@ -235,12 +221,12 @@ def _translate(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]])
                 translated |= {f"{prefix}{k}": v for k, v in _from_single_network(part, backbone).items()}
                 break
     # What no backbone took keeps its name: heads of the same method, or something to report as unexpected.
-    taken = {id(value) for value in translated.values()}
-    return {name: value for name, value in state.items() if id(value) not in taken} | translated
+    taken = origins(translated.values())
+    return {name: value for name, value in state.items() if taken.isdisjoint(origins([value]))} | translated
 
 
-def _from_timm_file(state: dict[str, Tensor], prefix: str, backbone: TimmBackbone) -> dict[str, Tensor]:
-    """Any file that holds a timm network (timm's, OpenAI's or open_clip's names, a run of ours) to our names."""
+def _from_network_file(state: dict[str, Tensor], prefix: str, backbone: SingleNetworkBackbone) -> dict[str, Tensor]:
+    """Any file that holds a single network (its own names, OpenAI's or open_clip's, a run of ours) to our names."""
     if all(f"{prefix}{name}" in state for name in backbone.state_dict()):
         return {}
     return {f"{prefix}{name}": value for name, value in backbone.fit_state(state).items()}
@@ -253,10 +239,10 @@ def _source_prefixes(state: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _from_reference(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:
-    """AGW, DDAG, MMGL and CGRNet names; modules of the releases hold whole ResNets of which most is dead weight."""
+def _reference_rules(state: Iterable[str]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """(prefix in a release, prefix in a backbone, what is alive there) for AGW, DDAG, MMGL and CGRNet."""
     own_stages = any(name.startswith("visible_block.base.") for name in state)
-    rules = (
+    return (
         ("visible_module.visible.", "stem_visible.", _STEM),
         ("thermal_module.thermal.", "stem_infrared.", _STEM),
         ("visible_block.base.", "stem_visible.", ("layer1.",)),
@@ -265,8 +251,28 @@ def _from_reference(state: dict[str, Tensor], backbones: list[tuple[str, nn.Modu
         ("base_resnet.base.", "trunk.", ("layer3.", "layer4.") if own_stages else ("layer",)),
         ("NL_", "trunk.NL_", ("",)),
     )
-    modules = tuple(theirs.split(".")[0] + "." for theirs, _, _ in rules[:-1])
-    found = {k: v for k, v in state.items() if not k.startswith(modules)}
+
+
+def _is_reference(state: Iterable[str]) -> bool:
+    return any(name.startswith("base_resnet.base.") for name in state)
+
+
+def _unneeded(state: Mapping[str, Tensor], own: Mapping[str, object]) -> set[str]:
+    """Names that no network needs: dead layers of the releases, whose modules hold whole ResNets, and pretext heads."""
+    found = {name for name in state if name.startswith(_PRETEXT) and name not in own}
+    if _is_reference(state):
+        rules = _reference_rules(state)
+        modules = tuple(theirs.split(".")[0] + "." for theirs, _, _ in rules[:-1])
+        alive = tuple(f"{theirs}{part}" for theirs, _, parts in rules for part in parts)
+        found |= {name for name in state if name.startswith(modules) and not name.startswith(alive)}
+    return found
+
+
+def _from_reference(state: dict[str, Tensor], backbones: list[tuple[str, nn.Module]]) -> dict[str, Tensor]:
+    """AGW, DDAG, MMGL and CGRNet names to ours."""
+    rules = _reference_rules(state)
+    theirs_of_backbones = tuple(theirs for theirs, _, _ in rules)
+    found = {k: v for k, v in state.items() if not k.startswith(theirs_of_backbones)}
     for prefix, backbone in backbones:
         part: dict[str, Tensor] = {}
         for theirs, own, keep in rules:
@@ -300,7 +306,7 @@ def _fit_streams(part: dict[str, Tensor], backbone: TwoStreamBackbone) -> dict[s
 
 def _from_single_network(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
     """Names of one plain network (torchvision, timm) to names of a backbone, the stem copied to every stream."""
-    if isinstance(backbone, TimmBackbone):
+    if isinstance(backbone, SingleNetworkBackbone):
         return backbone.rename_state(state)
     renamed = {}
     for name, value in state.items():
@@ -312,12 +318,30 @@ def _from_single_network(state: dict[str, Tensor], backbone: nn.Module) -> dict[
 
 
 def _apply(
-    module: nn.Module, found: dict[str, Tensor], source: str, backbone_prefixes: list[str], minimum: float
+    module: nn.Module,
+    found: dict[str, Tensor],
+    file: list[str],
+    dead: Iterable[str],
+    source: str,
+    backbone_prefixes: list[str],
+    minimum: float,
 ) -> WeightReport:
+    """Load what fits, or nothing.
+
+    Args:
+        module: what to fill.
+        found: name of the module -> traced tensor of the file.
+        file: every name of the file.
+        dead: those that nobody needs.
+        source: for messages.
+        backbone_prefixes: where the module's backbones are.
+        minimum: share of their tensors that must be there.
+    """
     own = module.state_dict()
     tensors = {name: value for name, value in own.items() if isinstance(value, Tensor)}
-    matched = {n: v for n, v in found.items() if n in tensors and tensors[n].shape == v.shape}
-    mismatched = sorted(n for n, v in found.items() if n in tensors and tensors[n].shape != v.shape)
+    known = {name: value for name, value in found.items() if name in tensors}
+    matched = {name: value for name, value in known.items() if _fits(value, tensors[name])}
+    mismatched = sorted(name for name in known if name not in matched)
     # Inserted blocks (non-local) are no part of the published backbones.
     needed = [n for n in tensors if n.startswith(tuple(backbone_prefixes)) and ".NL_" not in f".{n}"]
     needed = [n for n in needed if not n.endswith(_COUNTER)]
@@ -326,14 +350,22 @@ def _apply(
         other = sum(n in mismatched for n in lacking)
         raise GloamError(
             f"{source} lacks {len(lacking) - other} of the backbone's {len(needed)} tensors and has {other} in another "
-            f"shape, {_some(lacking)}, so nothing was loaded. The file begins with "
-            f"{', '.join(sorted(found)[:3]) or 'no known names'}. Is it of another architecture, or cut off?"
+            f"shape or kind, {_some(lacking)}, so nothing was loaded. The file begins with "
+            f"{', '.join(file[:3]) or 'no known names'}. Is it of another architecture, or cut off?"
         )
-    module.load_state_dict(matched, strict=False)
+    module.load_state_dict({name: plain(value) for name, value in matched.items()}, strict=False)
+    used, dead = origins(matched.values()), frozenset(dead)
+    placed = used | dead | origins(known[name] for name in mismatched)
     return WeightReport(
         source=source,
         matched=sorted(matched),
-        missing=sorted(n for n in tensors if n not in matched and n not in mismatched and not n.endswith(_COUNTER)),
-        unexpected=sorted(n for n in found if n not in tensors),
+        missing=sorted(n for n in tensors if n not in known and not n.endswith(_COUNTER)),
         mismatched=mismatched,
+        used=sorted(used),
+        unexpected=sorted(name for name in file if name not in placed),
+        unneeded=sorted(dead - used),
     )
+
+
+def _fits(value: Tensor, own: Tensor) -> bool:
+    return value.shape == own.shape and value.is_floating_point() == own.is_floating_point()

@@ -25,13 +25,14 @@ from pathlib import Path
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gloam.atomic import write_text
+from gloam.console import console
 from gloam.errors import GloamError
+from gloam.image_files import holds_deep
 from gloam.pixels.cache_worker import fill_rows
-from gloam.pixels.decode import Interpolation
+from gloam.pixels.decode import STRETCH, Interpolation
 
 CHUNK = 256  # images between two "safely on disk" marks; 32 MB at 288 x 144
 _FORMAT = 1
@@ -52,6 +53,7 @@ class CacheKey:
         height: rows of an image.
         width: columns of an image.
         interpolation: resize filter.
+        stretch: how images of more than 8 bits become 8-bit.
     """
 
     root: Path
@@ -59,6 +61,7 @@ class CacheKey:
     height: int
     width: int
     interpolation: Interpolation
+    stretch: str = STRETCH
 
     @property
     def num_bytes(self) -> int:
@@ -68,6 +71,8 @@ class CacheKey:
     def digest(self) -> str:
         """Hash over root, file list, file sizes and times, target size, filter and the decoder's version.
 
+        The stretch counts where an image has more than 8 bits.
+
         Raises:
             GloamError: files are missing; the first ones are named.
         """
@@ -75,6 +80,7 @@ class CacheKey:
         hasher = hashlib.sha256(json.dumps(header).encode())
         missing: list[str] = []
         root = os.fspath(self.root)
+        deep = False
         for path in self.paths:
             try:
                 status = os.stat(os.path.join(root, path))
@@ -82,6 +88,9 @@ class CacheKey:
                 missing.append(path)
                 continue
             hasher.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            deep = deep or holds_deep(os.path.join(root, path))
+        if deep:
+            hasher.update(f"stretch {self.stretch}".encode())
         if missing:
             raise GloamError(
                 f"{len(missing)} of {len(self.paths)} images are missing under {self.root}, "
@@ -125,7 +134,7 @@ def ensure_cache(key: CacheKey, folder: Path, *, workers: int, progress: bool = 
     if (found := _open_complete(final, key)) is not None:
         return found
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _lock(folder / f"{digest}.lock", progress) as locked:
             if (found := _open_complete(final, key)) is not None:
                 return found
@@ -166,10 +175,14 @@ def _build(key: CacheKey, partial: Path, *, workers: int, progress: bool) -> Non
         if not done:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
+        # Images of people: for the owner's eyes only.
+        partial.chmod(0o700)
         free = shutil.disk_usage(partial).free
         if free < needed + needed // 100:
             raise _disk_full(key, partial.parent, f"{_size(needed)} are needed, {_size(free)} are free")
         if not done:
+            for name in (file, marks):
+                name.touch(mode=0o600)
             pixels: NDArray[np.uint8] = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
             del pixels
         offset = file.stat().st_size - key.num_bytes
@@ -182,6 +195,7 @@ def _build(key: CacheKey, partial: Path, *, workers: int, progress: bool) -> Non
         info = {"count": len(key.paths), "size": file.stat().st_size, "bad": sorted(bad.items())}
         info |= {"height": key.height, "width": key.width, "interpolation": key.interpolation, "root": str(key.root)}
         write_text(partial / "info.json", json.dumps(info, indent=1))
+        (partial / "info.json").chmod(0o600)
     except (OSError, CacheError) as error:
         # A build that was merely interrupted stays for the next one; a full disk must be given back its space.
         if isinstance(error, CacheError) or error.errno in _DISK_FULL:
@@ -206,14 +220,16 @@ def _decode_chunks(
             for chunk in chunks:
                 yield (
                     chunk,
-                    fill_rows(descriptor, offset, items(chunk), root, key.height, key.width, key.interpolation),
+                    fill_rows(
+                        descriptor, offset, items(chunk), root, key.height, key.width, key.interpolation, key.stretch
+                    ),
                 )
         finally:
             os.close(descriptor)
         return
 
     setup = {"file": str(file), "offset": offset, "root": root, "height": key.height, "width": key.width}
-    setup["interpolation"] = key.interpolation
+    setup |= {"interpolation": key.interpolation, "stretch": key.stretch}
     local = threading.local()
     processes: list[subprocess.Popen[str]] = []
 
@@ -322,13 +338,15 @@ def _lock(path: Path, progress: bool) -> Iterator[bool]:
     except ImportError:  # Windows
         yield False
         return
-    with path.open("w") as file:
+    # Not through a symbolic link, and never emptied: the name may lead to somebody's file.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
         except BlockingIOError:
             if progress:
-                Console(stderr=True).print(f"Another process builds the pixel cache in {path.parent}; waiting for it.")
+                console(stderr=True).print(f"Another process builds the pixel cache in {path.parent}; waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
             locked = True
         except OSError:  # a network file system without locks
@@ -341,17 +359,17 @@ def _report(key: CacheKey, folder: Path, chunks: int, progress: bool) -> Iterato
     if not progress:
         yield lambda count: None
         return
-    console = Console(stderr=True)
-    console.print(f"Pixel cache: {len(key.paths):,} images, {_size(key.num_bytes)} in {folder}")
+    screen = console(stderr=True)
+    screen.print(f"Pixel cache: {len(key.paths):,} images, {_size(key.num_bytes)} in {folder}")
     todo = min(chunks * CHUNK, len(key.paths))
     columns = (
         TextColumn("decoding"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[speed]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=screen) as bar:
         task = bar.add_task("decoding", total=len(key.paths), completed=len(key.paths) - todo, speed="")
 
         def advance(count: int) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from gloam.pixels.decode import Interpolation, UnreadableImage, decode_image
+from gloam.image_files import UnreadableImage
+from gloam.pixels.decode import Interpolation, decode_image
 
 
 def fill_rows(
@@ -26,6 +27,7 @@ def fill_rows(
     height: int,
     width: int,
     interpolation: Interpolation,
+    stretch: str,
 ) -> list[tuple[int, str]]:
     """Decode images into their rows of the cache file, and flush them to disk.
 
@@ -40,6 +42,7 @@ def fill_rows(
         height: rows of an image.
         width: columns of an image.
         interpolation: resize filter.
+        stretch: see ``gloam.pixels.decode.parse_stretch``.
 
     Returns:
         ``(row, reason)`` of every unreadable image; such rows hold zeros.
@@ -51,7 +54,7 @@ def fill_rows(
     bad: list[tuple[int, str]] = []
     for row, path in items:
         try:
-            pixels = decode_image(os.path.join(root, path), height, width, interpolation)
+            pixels = decode_image(os.path.join(root, path), height, width, interpolation, stretch)
         except UnreadableImage as error:
             bad.append((row, str(error)))
             pixels = np.zeros((3, height, width), np.uint8)
@@ -79,6 +82,7 @@ def main() -> None:
                 setup["height"],
                 setup["width"],
                 setup["interpolation"],
+                setup["stretch"],
             )
             reply: dict[str, Any] = {"bad": bad}
         except OSError as error:

@@ -1,60 +1,133 @@
-"""One file -> one uint8 image of the wanted size. The only place that opens images for training and testing.
+"""One file -> one uint8 image of the wanted size. The only place that decodes images for training and testing.
 
 Imports neither torch nor the rest of gloam's data code: cache building starts small processes that need only this file.
 """
 
 from __future__ import annotations
 
-import struct
+import functools
+import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gloam.errors import GloamError
+from gloam.image_files import is_deep, load_image
+
 Interpolation = Literal["lanczos", "bilinear", "bicubic"]
+
+# How images of more than 8 bits become 8-bit: between the 1st and the 99th percentile of each image.
+STRETCH = "1%..99%"
 
 _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-# What Pillow raises for missing, empty, truncated, foreign or malicious files.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, MemoryError)
+_RANGE = re.compile(r"\s*([-+.\deE]+?)(%?)\s*\.\.\s*([-+.\deE]+?)(%?)\s*")
 
 
-class UnreadableImage(Exception):
-    """A file that cannot be decoded. Its text is the reason, without the path."""
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Which values of a deep image become black and white; 256 equal steps lie between.
+
+    Attributes:
+        low: black, and everything below.
+        high: white, and everything above.
+        percentiles: the two are percentiles of each image, not values.
+    """
+
+    low: float
+    high: float
+    percentiles: bool
+
+    def levels(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """8-bit levels of a deep image, any shape; what is no number is black."""
+        values = values.astype(np.float64)
+        known = np.isfinite(values)
+        low, high = self.low, self.high
+        if self.percentiles:
+            low, high = np.percentile(values[known], [low, high]) if known.any() else (0.0, 0.0)
+        if high <= low:
+            return np.where(values > high, 255, 0).astype(np.uint8)
+        steps = np.where(known, (values - low) * (256 / (high - low)), 0)
+        return np.clip(steps, 0, 255).astype(np.uint8)
+
+
+@functools.cache
+def parse_stretch(text: str) -> Stretch:
+    """``"1%..99%"``: percentiles of each image; ``"7000..9000"``: values of the files.
+
+    Raises:
+        GloamError: neither form, or an empty range.
+    """
+    found = _RANGE.fullmatch(text)
+    try:
+        if found is None or found[2] != found[4]:
+            raise ValueError
+        low, high = float(found[1]), float(found[3])
+    except ValueError:
+        raise GloamError(
+            f"The stretch {text!r} cannot be read. Give percentiles of each image (1%..99%), or two values of the "
+            "files (7000..9000), black first."
+        ) from None
+    percentiles = bool(found[2])
+    limits = (0.0, 100.0) if percentiles else (-math.inf, math.inf)
+    if not (limits[0] <= low < high <= limits[1] and math.isfinite(high - low)):
+        raise GloamError(f"The stretch {text!r} is empty or out of range: the first number must be the smaller one.")
+    return Stretch(low, high, percentiles)
 
 
 def decode_image(
-    path: str | Path, height: int, width: int, interpolation: Interpolation = "lanczos"
+    path: str | Path, height: int, width: int, interpolation: Interpolation = "lanczos", stretch: str = STRETCH
 ) -> NDArray[np.uint8]:
     """Open an image, convert it to RGB, then resize it (aspect ratio ignored).
 
-    *Source*: datasets-and-protocols.md 0.2 (decode, convert, then resize). EXIF orientation is ignored, as in the
-    references. 16-bit grey values keep their high byte, which is what Pillow itself does with 16-bit colour (a plain
-    ``convert`` would clip everything above 255 to white). Transparency is dropped.
+    *Source*: the loaders of AGW and M3-ReID (decode, convert, then resize). EXIF orientation is ignored, as there.
 
     Args:
-        path: any format that Pillow reads.
+        path: see :func:`gloam.image_files.load_image`.
         height: rows of the result.
         width: columns of the result.
         interpolation: filter; all are antialiased.
+        stretch: see :func:`parse_stretch`; nothing happens to 8-bit images.
 
     Returns:
         ``(3, height, width)`` uint8, contiguous.
 
     Raises:
-        UnreadableImage: missing, empty, truncated or foreign file.
+        UnreadableImage: missing, empty, truncated, foreign or too large file.
     """
-    try:
-        with Image.open(path) as image:
-            rgb = _to_rgb(image)
-    except _BROKEN as error:
-        raise UnreadableImage(_reason(path, error)) from error
-    return resize_rgb(rgb, height, width, interpolation)
+    return resize_rgb(read_rgb(path, stretch), height, width, interpolation)
+
+
+def read_rgb(path: str | Path, stretch: str = STRETCH) -> Image.Image:
+    """An image file as :func:`to_rgb`.
+
+    Raises:
+        UnreadableImage: see :func:`gloam.image_files.load_image`.
+    """
+    return to_rgb(load_image(path), stretch)
+
+
+def to_rgb(image: Image.Image, stretch: str = STRETCH) -> Image.Image:
+    """An image as 8-bit RGB in its own size.
+
+    One channel of more than 8 bits (16-bit grey, radiometric images) is stretched; colours of 16 bits keep their high
+    byte, which is what Pillow does with them. Transparency is dropped.
+    """
+    if image.mode == "RGB":
+        return image
+    if is_deep(image):
+        return Image.fromarray(parse_stretch(stretch).levels(np.asarray(image))).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:  # without this step Pillow warns for every such file
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def resize_rgb(rgb: Image.Image, height: int, width: int, interpolation: Interpolation) -> NDArray[np.uint8]:
@@ -62,25 +135,3 @@ def resize_rgb(rgb: Image.Image, height: int, width: int, interpolation: Interpo
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), _FILTERS[interpolation])
     return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):  # 16 bits per pixel: "I;16", "I;16B", ..., and "I" from 16-bit PGM
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:  # without this step Pillow warns for every such file
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _reason(path: str | Path, error: BaseException) -> str:
-    try:
-        if Path(path).stat().st_size == 0:
-            return "the file is empty"
-    except OSError:
-        return "the file is missing or may not be read"
-    text = str(error) or type(error).__name__
-    return text.replace(str(path), "the file")

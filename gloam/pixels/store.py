@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from gloam.datasets.records import Record
 from gloam.errors import GloamError
+from gloam.image_files import UnreadableImage
 from gloam.pixels.cache import CacheError, CacheKey, cache_folder, ensure_cache
-from gloam.pixels.decode import Interpolation, UnreadableImage, decode_image
+from gloam.pixels.decode import STRETCH, Interpolation, decode_image, parse_stretch
 
 # cache="auto" decodes on the fly above this size: all image benchmarks fit (SYSU-MM01 training: 4 GiB), video does not.
 AUTO_CACHE_LIMIT = 16 * 2**30
@@ -70,6 +71,7 @@ def open_store(
     height: int,
     width: int,
     interpolation: Interpolation = "lanczos",
+    stretch: str = STRETCH,
     cache: str | Path = "auto",
     workers: int | None = None,
     progress: bool = True,
@@ -83,6 +85,8 @@ def open_store(
         height: rows after resizing.
         width: columns after resizing.
         interpolation: resize filter.
+        stretch: how 16-bit and radiometric images become 8-bit: percentiles of each image (``"1%..99%"``) or two
+            values of the files (``"7000..9000"``); nothing happens to 8-bit images.
         cache: a folder for caches (built there, or an error); ``"auto"``: the default folder, unless the cache would
             exceed 16 GiB or cannot be kept there, in which case images are decoded on the fly; ``"off"``: on the fly.
         workers: decoding processes (cache) or threads (on the fly); default: one per core.
@@ -94,12 +98,15 @@ def open_store(
         A store; both kinds return bit-identical pixels.
 
     Raises:
-        GloamError: missing or unreadable images, a full disk.
+        GloamError: missing or unreadable images, a full disk, an empty name of a cache, a stretch that is none.
     """
     root = Path(root)
     threads = workers or cores()
-    key = CacheKey(root, paths, height, width, interpolation)
-    choice = str(cache)
+    parse_stretch(stretch)
+    key = CacheKey(root, paths, height, width, interpolation, stretch)
+    choice = str(cache) if isinstance(cache, Path) else cache.strip()
+    if not choice:
+        raise GloamError("The pixel cache has an empty name. Set data.cache to auto, off or a folder.")
     if choice == "auto" and key.num_bytes > AUTO_CACHE_LIMIT:
         choice = "off"
     if choice != "off" and len(paths) > 0:
@@ -114,7 +121,7 @@ def open_store(
             if bad and on_bad_image == "fail":
                 raise BadImageError(_bad_message(root, paths, bad, of=len(paths)))
             return CachedStore(file, tuple(sorted(bad)))
-    store = DecodingStore(root, paths, height, width, interpolation, threads)
+    store = DecodingStore(root, paths, height, width, interpolation, threads, stretch)
     if on_bad_image == "skip":
         store.find_bad()
     return store
@@ -174,6 +181,7 @@ class DecodingStore:
         width: columns after resizing.
         interpolation: resize filter.
         threads: number of decoding threads in the main process.
+        stretch: see :func:`open_store`.
     """
 
     def __init__(
@@ -184,6 +192,7 @@ class DecodingStore:
         width: int,
         interpolation: Interpolation = "lanczos",
         threads: int = 1,
+        stretch: str = STRETCH,
     ) -> None:
         self.height = height
         self.width = width
@@ -191,6 +200,7 @@ class DecodingStore:
         self._root = os.fspath(root)
         self._paths = paths
         self._interpolation: Interpolation = interpolation
+        self._stretch = stretch
         self._threads = threads
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -217,7 +227,7 @@ class DecodingStore:
             row = rows[position]
             path = os.path.join(self._root, self._paths[row])
             try:
-                pixels = decode_image(path, self.height, self.width, self._interpolation)
+                pixels = decode_image(path, self.height, self.width, self._interpolation, self._stretch)
             except UnreadableImage as error:
                 bad[row] = str(error)
             else:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gloam.errors import GloamError
+from gloam.image_files import MAX_PIXELS
 from gloam.pixels.decode import Interpolation, resize_rgb
 from gloam.pixels.store import BadImageError
 
@@ -215,16 +216,22 @@ class _open:
         self._av, self._path = av, path
 
     def __enter__(self) -> tuple[Any, Any]:
-        # An absolute name: the library takes what precedes a colon for a protocol.
+        # An absolute name: the library takes what precedes a colon for a protocol. Titles and the like are not read,
+        # and recorders write them in the encoding of their country.
         try:
-            self._container = self._av.open(os.path.abspath(self._path))
+            self._container = self._av.open(os.path.abspath(self._path), metadata_errors="replace")
         except self._av.FFmpegError as error:
             empty = self._path.is_file() and self._path.stat().st_size == 0
             raise _bad(self._path, "the file is empty" if empty else error.strerror) from error
         if not self._container.streams.video:
             self._container.close()
             raise _bad(self._path, "it holds no images")
-        return self._container, self._container.streams.video[0]
+        stream = self._container.streams.video[0]
+        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+            size = f"{stream.codec_context.width} x {stream.codec_context.height}"
+            self._container.close()
+            raise _bad(self._path, f"its images have {size} pixels; at most {MAX_PIXELS:,} are read")
+        return self._container, stream
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._container.close()

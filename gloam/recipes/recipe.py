@@ -1,119 +1,95 @@
 """Recipes: every flag of a run in one YAML file, validated.
 
-A recipe may hold several stages. Each is the top level with its own changes merged over it; a stage may use another
-method and then starts from the weights of the stage before it.
+A recipe may extend another one and hold several stages. Each stage is the top level with its own changes merged over
+it; a stage may use another method and then starts from the weights of the stage before it. :func:`resolve` writes all
+of that out, once, for everything that works with a recipe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from gloam import plugins
 from gloam.atomic import write_text
 from gloam.augmentation.config import AugmentConfig
-from gloam.batches.clips import FixedFrames, FrameChoice
 from gloam.errors import GloamError, did_you_mean
-from gloam.sampling.base import SamplerConfig
-from gloam.training.optimizers import OptimizerConfig
-from gloam.training.schedule import ScheduleConfig
+from gloam.options import Options
+from gloam.recipes.merge import merge
+from gloam.recipes.old_format import upgrade
+from gloam.recipes.reading import RECIPES, list_recipes, read_recipe
+from gloam.recipes.sections import (
+    DataConfig,
+    EvaluationConfig,
+    Expected,
+    OptimizerConfig,
+    SamplerSection,
+    ScheduleConfig,
+    TrainConfig,
+    TrainsOn,
+)
+from gloam.sampling import get_sampler
+from gloam.sampling.identity import CrossModalityIdentityOptions
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from gloam.methods.contract import Method, MethodOptions
 
-RECIPES = Path(__file__).parent
+__all__ = [
+    "RECIPES",
+    "DataConfig",
+    "Recipe",
+    "ResolvedRecipe",
+    "ResolvedStage",
+    "differing_keys",
+    "list_recipes",
+    "load_recipe",
+    "resolve",
+    "validate",
+]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataConfig(_Section):
-    """The ``data`` section: which images, at which size."""
-
-    name: str = Field(description="dataset name (gloam data list)")
-    root: Path | None = Field(None, description="the dataset's folder")
-    height: int = Field(288, ge=1, description="image height in pixels")
-    width: int = Field(144, ge=1, description="image width in pixels")
-    interpolation: Literal["lanczos", "bicubic", "bilinear"] = Field("lanczos", description="filter of the resize")
-    options: dict[str, Any] = Field({}, description="options of the dataset, e.g. trial: 3 for RegDB")
-    frames: int | None = Field(None, ge=1, description="frames per clip for video methods")
-    train_clip: FrameChoice = Field("evenly_random", description="which frames of a tracklet make a training clip")
-    test_clip: FixedFrames = Field("evenly", description="which frames of a tracklet make a test clip")
-    relabel: Literal["none", "per_modality"] = Field(
-        "none", description="per_modality: number identities independently in each modality (weak supervision)"
-    )
-    cache: str = Field("auto", description="auto, off (decode on the fly) or a folder for decoded pixels")
-    workers: int = Field(0, ge=-1, description="loader processes; -1: one per core")
-    on_bad_image: Literal["fail", "skip"] = Field("fail", description="what to do with an unreadable image")
+# What a stage cannot have for itself.
+_SHARED = ("stages", "data", "expected", "trains_on", "description", "plugins", "loggers", "logger_options")
 
 
-class TrainConfig(_Section):
-    """The ``train`` section: how long, how precise."""
-
-    epochs: int = Field(81, ge=0, description="epochs of the stage")
-    iterations: int | None = Field(None, ge=1, description="batches per epoch; not given: the sampler's own number")
-    precision: Literal["32", "bf16", "fp16"] = Field("32", description="arithmetic of the forward pass")
-    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
-    bn_group: int | None = Field(
-        None, ge=1, description="rows that share batch-norm statistics (published GPUs' share)"
-    )
-    seed: int = Field(0, ge=0, description="seed of everything random")
-    devices: int = Field(1, ge=1, description="processes per machine")
-    nodes: int = Field(1, ge=1, description="machines")
-    accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    log_every: int = Field(50, ge=1, description="batches between log lines")
-    save_every: int = Field(1, ge=1, description="epochs between checkpoints")
-
-
-class EvaluationConfig(_Section):
-    """The ``evaluation`` section: what is scored, and which weights are kept as best."""
-
-    every: int = Field(0, ge=0, description="epochs between scores while training; 0: only at the end")
-    selection: Literal["last", "validation", "test"] = Field(
-        "last",
-        description="which weights are final: the last epoch, the best on held-out training identities, or (as in many "
-        "releases, not for reported results) the best on the test set",
-    )
-    batch_size: int = Field(64, ge=1, description="images per forward pass")
-    mirror: bool = Field(False, description="average each image with its mirror image")
-    protocols: tuple[str, ...] | None = Field(None, description="names or wildcards; all of the dataset's if not given")
-    feature: str | None = Field(None, description="which of the method's features; its default if not given")
-    metric: Literal["cosine", "euclidean"] = Field("cosine", description="distance")
-
-
-class Expected(_Section):
-    """A published score and where it was printed; percent."""
-
-    protocol: str
-    rank1: float | None = None
-    mAP: float | None = None
-    mINP: float | None = None
-    source: str
-
-
-class Recipe(_Section):
+class Recipe(Options):
     """Everything a run needs. ``method`` holds ``name`` and the method's own flags."""
 
     description: str = Field("", description="one line")
+    plugins: tuple[str, ...] = Field((), description="modules of your own that register parts; imported first")
     data: DataConfig
     method: dict[str, Any] = Field(description="name and flags of the method")
-    weights: str = Field("imagenet", description="imagenet, none, or a file or run to start from")
+    weights: str = Field("imagenet", min_length=1, description="imagenet, none, or a file or run to start from")
     augment: AugmentConfig = AugmentConfig()
-    sampler: SamplerConfig = SamplerConfig()
+    sampler: SamplerSection = CrossModalityIdentityOptions()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    loggers: tuple[str, ...] = Field((), description="beside csv and tensorboard: wandb, mlflow or a registered name")
+    logger_options: dict[str, dict[str, Any]] = Field({}, description="logger -> its options, e.g. wandb: project")
     stages: dict[str, dict[str, Any]] = Field({}, description="stage name -> what differs from the top level")
     expected: tuple[Expected, ...] = ()
+    trains_on: TrainsOn | None = Field(None, description="the published training set")
+
+    def idle(self) -> dict[str, str]:
+        """Two sections name the number of batches, and one of them counts."""
+        both = self.sampler.iterations is not None and self.train.iterations is not None
+        return {"sampler.iterations": "while train.iterations is given"} if both else {}
 
     @model_validator(mode="after")
     def _has_method_name(self) -> Recipe:
-        if "name" not in self.method:
-            raise ValueError("method.name is missing")
+        if not isinstance(self.method.get("name"), str):
+            raise ValueError("method.name is missing" if "name" not in self.method else "method.name is no text")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_are_recipes(self) -> Recipe:
+        self.resolved_stages()
         return self
 
     @property
@@ -127,113 +103,175 @@ class Recipe(_Section):
         return {key: value for key, value in self.method.items() if key != "name"}
 
     def resolved_stages(self) -> dict[str, Recipe]:
-        """Stage name -> complete recipe of that stage; one stage called ``train`` if none are named."""
-        top = self.model_dump(mode="json", exclude={"stages"})
+        """Stage name -> the stage's recipe, its changes merged in; one stage called ``train`` if none are named.
+
+        Flags of methods stay as they were given; :func:`resolve` writes them out.
+
+        Raises:
+            GloamError: a stage changes what all stages share, or what it gives is no valid recipe.
+        """
         if not self.stages:
-            return {"train": Recipe(**top)}
+            return {"train": self}
+        top = self.model_dump(mode="json", exclude={"stages"})
         for name, changes in self.stages.items():
-            for key in ("stages", "data", "expected"):
+            for key in _SHARED:
                 if key in changes:
                     raise GloamError(
                         f"Stage {name!r} cannot have its own {key!r}: all stages share the top level's. "
                         "For other data or sizes train a run of its own and pass it as weights."
                     )
-        return {name: validate(_merge(top, changes), f"stage {name!r}") for name, changes in self.stages.items()}
+        return {name: _checked(merge(top, changes), f"stage {name!r}") for name, changes in self.stages.items()}
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Recipe:
+        """A recipe with other flags.
+
+        Args:
+            changes: dotted names and values: ``{"data.root": folder, "optimizer.lr": 0.05}``.
+
+        Raises:
+            GloamError: an unknown flag (the nearest is named) or a bad value.
+        """
+        nested: dict[str, Any] = {}
+        for name, value in changes.items():
+            place = nested
+            *sections, key = name.split(".")
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[key] = value
+        return _checked(merge(self.model_dump(mode="json"), nested), "the changed recipe")
 
     def complete(self) -> Recipe:
-        """The recipe with every flag of its method written out, so that later defaults do not change a saved run.
-
-        Raises:
-            GloamError: unknown method or flag.
-        """
-        from gloam.methods import get_method
-        from gloam.methods.contract import create_options
-
-        options = create_options(get_method(self.method_name), self.method_options)
-        return self.model_copy(update={"method": {"name": self.method_name, **options.model_dump(mode="json")}})
-
-    def check_methods(self) -> None:
-        """Validate the flags of every stage's method.
-
-        Raises:
-            GloamError: unknown method or flag.
-        """
-        from gloam.methods import get_method
-        from gloam.methods.contract import create_options
-
-        for stage in self.resolved_stages().values():
-            create_options(get_method(stage.method_name), stage.method_options)
+        """The recipe with every flag written out, so that later defaults do not change a saved run."""
+        return resolve(self).recipe
 
     def save(self, path: str | Path) -> None:
         """Write as YAML, atomically; loading it gives an equal recipe."""
-        content = self.model_dump(mode="json")
-        write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
+        write_text(path, self.to_yaml())
+
+    def to_yaml(self) -> str:
+        """The recipe as the text of a YAML file."""
+        return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
-def validate(content: dict[str, Any], origin: str) -> Recipe:
-    """Check a recipe's content.
+class _Dumper(yaml.SafeDumper):
+    """Writes everything out: no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class ResolvedStage:
+    """One stage, ready to run.
+
+    Attributes:
+        name: of the stage.
+        recipe: the stage's complete recipe, every flag of its method written out.
+        method: class of its method.
+        options: the method's validated flags.
+    """
+
+    name: str
+    recipe: Recipe
+    method: type[Method[Any]]
+    options: MethodOptions
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with nothing left to look up: what a run is handed.
+
+    Attributes:
+        recipe: complete, as a run saves it: every flag of data set and methods stands in it.
+        stages: stage name -> stage, in order.
+    """
+
+    recipe: Recipe
+    stages: Mapping[str, ResolvedStage]
+
+
+def resolve(recipe: Recipe) -> ResolvedRecipe:
+    """Write out all defaults and merge all stages. Resolving the result's recipe again changes nothing.
+
+    Raises:
+        GloamError: an unknown data set, method, or flag of either, or a bad value.
+    """
+    from gloam.methods import get_method
+    from gloam.methods.contract import create_options
+
+    def with_options(part: Recipe) -> tuple[Recipe, type[Method[Any]], MethodOptions]:
+        cls = get_method(part.method_name)
+        options = create_options(cls, part.method_options)
+        method = {"name": part.method_name, **options.model_dump(mode="json")}
+        return part.model_copy(update={"method": method}), cls, options
+
+    data = recipe.data.model_copy(update={"options": dataset_options(recipe.data.name, recipe.data.options)})
+    complete, *_ = with_options(recipe.model_copy(update={"data": data}))
+    stages = {name: ResolvedStage(name, *with_options(part)) for name, part in complete.resolved_stages().items()}
+    # A stage that names another method or sampler inherits none of its flags, so all of them are written.
+    written = {
+        name: {
+            **changes,
+            **{
+                section: stages[name].recipe.model_dump(mode="json")[section]
+                for section in ("method", "sampler")
+                if section in changes
+            },
+        }
+        for name, changes in complete.stages.items()
+    }
+    return ResolvedRecipe(complete.model_copy(update={"stages": written}), stages)
+
+
+def dataset_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a data set: the given ones, checked, and the defaults of the others.
+
+    Raises:
+        GloamError: an unknown data set or option, or a bad value.
+    """
+    from gloam.datasets import get_dataset
+
+    known = get_dataset(name).options
+    for key in values:
+        if key not in known:
+            raise GloamError(f"{name} has no option {key!r}. {did_you_mean(key, known)}")
+    return {
+        key: option.validate(name, key, values[key]) if key in values else option.default
+        for key, option in known.items()
+    }
+
+
+def validate(content: Mapping[str, Any], origin: str) -> Recipe:
+    """Check a recipe's content; that of an earlier gloam is brought up to date.
 
     Raises:
         GloamError: an unknown key (the nearest known one is named) or a bad value, with the place.
     """
+    plugins.import_named(content, origin)
+    return _checked(upgrade(content), origin)
+
+
+def _checked(content: Mapping[str, Any], origin: str) -> Recipe:
     try:
-        return Recipe(**content)
+        return Recipe.model_validate(content)
     except ValidationError as error:
-        problems = [_explain(dict(problem)) for problem in error.errors()]
+        problems = [_explain(dict(problem), content) for problem in error.errors()]
         raise GloamError(f"{origin} is not a valid recipe: {'; '.join(problems)}") from error
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Read a recipe by name (``sysu_mm01/agw``) or from a YAML file.
+    """Read a recipe by name (``sysu_mm01/agw``), from a YAML file, or from a run folder.
 
     Raises:
         GloamError: no such recipe (the nearest names are offered), or an invalid one.
     """
-    path = RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        path = Path(name)
-    if path.is_dir() and (path / "recipe.yaml").is_file():
-        path = path / "recipe.yaml"
-    if not path.is_file():
-        raise GloamError(f"There is no recipe {str(name)!r}. {did_you_mean(str(name), list_recipes())}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise GloamError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise GloamError(f"{path} does not hold a recipe: expected keys such as data and method.")
-    recipe = validate(content, str(name))
-    recipe.resolved_stages()
-    return recipe
+    return _checked(read_recipe(name), str(name))
 
 
 def differing_keys(left: Recipe, right: Recipe) -> list[str]:
     """Dotted names of the keys whose values differ, sorted."""
     one, other = _flat(left.model_dump(mode="json")), _flat(right.model_dump(mode="json"))
     return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
-
-
-def list_recipes(pattern: str = "*") -> list[str]:
-    """Names of the recipes that match a shell wildcard."""
-    import fnmatch
-
-    names = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.glob("*/*.yaml")]
-    return sorted(fnmatch.filter(names, pattern))
-
-
-def recipe_table(pattern: str = "*") -> Table:
-    """Recipes with their descriptions and published scores as a rich table."""
-    from rich.table import Table
-
-    names = list_recipes(pattern)
-    if not names:
-        raise GloamError(f"No recipe matches {pattern!r}. {did_you_mean(pattern, list_recipes())}")
-    table = Table("recipe", "what", "published rank-1 / mAP", title="recipes", title_justify="left")
-    for name in names:
-        recipe = load_recipe(name)
-        scores = [f"{e.protocol.split('/')[-1]}: {_score(e.rank1)} / {_score(e.mAP)}" for e in recipe.expected]
-        table.add_row(name, recipe.description, "\n".join(scores) or "none published")
-    return table
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -244,39 +282,24 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge; a stage that names another method takes over the network of the top level's, but no other flag."""
-    merged = dict(base)
-    for key, value in changes.items():
-        other_method = key == "method" and value.get("name", base["method"]["name"]) != base["method"]["name"]
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and not other_method:
-            merged[key] = _merge(base[key], value) if key != "method" else {**base[key], **value}
-        elif other_method and "arch" in base["method"]:
-            # Stages hand weights on: another network would fail only after the first stage is trained.
-            merged[key] = {"arch": base["method"]["arch"], **value}
-        else:
-            merged[key] = value
-    return merged
-
-
-def _explain(problem: dict[str, Any]) -> str:
+def _explain(problem: dict[str, Any], content: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {place!r}. {did_you_mean(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}"
-    return f"{place or 'recipe'}: {problem['msg']}"
+        known = _known_keys(problem["loc"][:-1], content)
+        return f"unknown key {place!r}. {did_you_mean(str(problem['loc'][-1]), known)}"
+    return f"{place or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}"
 
 
-def _known_keys(place: tuple[Any, ...]) -> list[str]:
+def _known_keys(place: tuple[Any, ...], content: Mapping[str, Any]) -> list[str]:
     model: Any = Recipe
     for part in place:
+        if part == "sampler":
+            model = get_sampler(content["sampler"].get("name", "cross_modality_identity")).Options
+            continue
         annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
         # A section, or an optional one.
         sections = [a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")]
         if not sections:
             return []
         model = sections[0]
-    return list(model.model_fields)
+    return [*model.model_fields, *(["extends"] if model is Recipe else [])]

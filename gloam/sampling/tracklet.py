@@ -1,116 +1,170 @@
-"""The five strategies of video systems, and the classic identity sampler, which is the first of them.
+"""The five samplers of video systems, and the classic identity sampler, which is the first of them.
 
-*Source*: m3-reid.md section 5, with the traps T5 to T7 of its section 17 repaired: identities without one modality are
-left out instead of crashing, no epoch is empty, short groups are refilled, an identity short in one modality only is
-topped up.
+*Source*: ``data/sampler.py`` of the M3-ReID release, with three slips repaired: identities without one modality are
+left out instead of crashing, no epoch is empty and short groups are refilled, an identity short in one modality only is
+topped up. docs/methods/m3reid.md gives the release's names.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
-from gloam.sampling.base import Batches, SamplerConfig, Strategy, check_identities, groups
+from gloam.sampling.base import (
+    Batches,
+    IdentityBatches,
+    Indices,
+    PlainBatches,
+    Samples,
+    Strategy,
+    check_identities,
+    chunks,
+    groups,
+    register,
+)
 
-Indices = NDArray[np.int64]
 logger = logging.getLogger(__name__)
 
 
-def norm_triplet(config: SamplerConfig, labels: Indices, modalities: Indices, cams: Indices) -> Strategy:
-    """P identities x K samples, blind to modality (5.1): the classic RandomIdentitySampler.
+class IdentityOptions(IdentityBatches):
+    """P identities with K samples each of any modality."""
+
+    name: Literal["identity"] = "identity"
+
+
+@register("identity")
+class Identity(Strategy[IdentityOptions]):
+    """P identities x K samples, blind to modality: the classic RandomIdentitySampler (``norm_triplet`` in M3-ReID).
 
     Each identity's samples are shuffled and cut into chunks of K; an identity with fewer than K draws K with
     replacement. Within an epoch no sample repeats for identities with at least K.
     """
-    by_id = groups(labels)
-    check_identities(config, len(by_id))
-    k = config.instances
 
-    def make(random: np.random.RandomState) -> Batches:
-        chunks = {}
-        for i, pool in by_id.items():
+    Options = IdentityOptions
+
+    def __init__(self, options: IdentityOptions, samples: Samples) -> None:
+        super().__init__(options, samples)
+        self._by_id = groups(samples.labels)
+        check_identities(options, len(self._by_id))
+
+    def make(self, random: np.random.RandomState) -> Batches:
+        k = self.options.instances
+        own = {}
+        for i, pool in self._by_id.items():
             rows = random.choice(pool, k, replace=True) if len(pool) < k else pool
-            chunks[i] = _cut(random.permutation(rows), k)
-        return _emit(random, chunks, config.identities)
-
-    return make
+            own[i] = chunks(random.permutation(rows), k)
+        return _emit(random, own, self.options.identities)
 
 
-def cross_modality_triplet(config: SamplerConfig, labels: Indices, modalities: Indices, cams: Indices) -> Strategy:
-    """P identities x K samples with ``floor(K * infrared_share)`` infrared ones in every chunk (5.2)."""
-    visible, infrared = _both(config, labels, modalities)
-    k = config.instances
-    quota = int(k * config.infrared_share)
+class IdentityShareOptions(IdentityBatches):
+    """P identities with K samples each, of which a fixed share is infrared."""
 
-    def top_up(random: np.random.RandomState, pool: Indices, wanted: int) -> Indices:
-        return random.choice(pool, wanted, replace=True) if len(pool) < wanted else pool
+    name: Literal["identity_share"] = "identity_share"
+    infrared_share: float = Field(0.5, ge=0, le=1, description="share of infrared samples per identity")
 
-    def make(random: np.random.RandomState) -> Batches:
-        chunks = {}
-        for i in visible:
-            reds = top_up(random, infrared[i], quota)
-            colours = top_up(random, visible[i], k - quota)
-            chunks[i] = [
+
+@register("identity_share")
+class IdentityShare(Strategy[IdentityShareOptions]):
+    """P identities x K samples with ``floor(K * infrared_share)`` infrared ones in every chunk
+    (``cross_modality_triplet`` in M3-ReID)."""
+
+    Options = IdentityShareOptions
+
+    def __init__(self, options: IdentityShareOptions, samples: Samples) -> None:
+        super().__init__(options, samples)
+        self._visible, self._infrared = _both(options, samples)
+
+    def make(self, random: np.random.RandomState) -> Batches:
+        k = self.options.instances
+        quota = int(k * self.options.infrared_share)
+
+        def top_up(pool: Indices, wanted: int) -> Indices:
+            return random.choice(pool, wanted, replace=True) if len(pool) < wanted else pool
+
+        own = {}
+        for i in self._visible:
+            reds = top_up(self._infrared[i], quota)
+            colours = top_up(self._visible[i], k - quota)
+            own[i] = [
                 random.permutation(np.concatenate([random.choice(reds, quota), random.choice(colours, k - quota)]))
                 for _ in range((len(reds) + len(colours)) // k)
             ]
-        return _emit(random, chunks, config.identities)
-
-    return make
+        return _emit(random, own, self.options.identities)
 
 
-def cross_modality_random(config: SamplerConfig, labels: Indices, modalities: Indices, cams: Indices) -> Strategy:
-    """First half of a batch infrared, second half visible, without identity structure (5.3).
+class ModalityHalvesOptions(PlainBatches):
+    """Half a batch infrared, half visible, of any identities."""
+
+    name: Literal["modality_halves"] = "modality_halves"
+    batch_size: int = Field(32, ge=2, le=10_000_000, description="rows per batch, both modalities together")
+
+
+@register("modality_halves")
+class ModalityHalves(Strategy[ModalityHalvesOptions]):
+    """First half of a batch infrared, second half visible, without identity structure (``cross_modality_random`` in
+    M3-ReID).
 
     The shorter list is extended by whole permutations and a final draw without replacement to the length of the longer.
     """
-    half = (config.batch_size or config.identities * config.instances) // 2
-    lists = [np.flatnonzero((modalities == m) & (labels >= 0)) for m in (Modality.INFRARED, Modality.VISIBLE)]
-    if min(map(len, lists)) == 0 or half == 0:
-        raise GloamError(
-            f"Sampler {config.name!r} needs batches of at least 2 and both modalities; found {len(lists[1])} visible "
-            f"and {len(lists[0])} infrared samples."
-        )
-    length = max(map(len, lists))
 
-    def make(random: np.random.RandomState) -> Batches:
+    Options = ModalityHalvesOptions
+
+    def __init__(self, options: ModalityHalvesOptions, samples: Samples) -> None:
+        super().__init__(options, samples)
+        self._lists = [
+            np.flatnonzero((samples.modalities == m) & (samples.labels >= 0))
+            for m in (Modality.INFRARED, Modality.VISIBLE)
+        ]
+        if min(map(len, self._lists)) == 0:
+            raise GloamError(
+                f"Sampler {options.name!r} needs both modalities; found {len(self._lists[1])} visible and "
+                f"{len(self._lists[0])} infrared samples."
+            )
+
+    def make(self, random: np.random.RandomState) -> Batches:
+        half, length = self.options.batch_size // 2, max(map(len, self._lists))
         orders = []
-        for indices in lists:
+        for indices in self._lists:
             # The head of a permutation is a draw without replacement.
             passes = [random.permutation(indices) for _ in range(-(-length // len(indices)))]
             orders.append(np.concatenate(passes)[:length])
         starts = range(0, length - half + 1, half)
         return [np.concatenate([order[t : t + half] for order in orders]) for t in starts]
 
-    return make
+
+class IdentityHalvesOptions(IdentityBatches):
+    """P identities: K/2 infrared samples of each, then K/2 visible ones of the same."""
+
+    name: Literal["identity_halves"] = "identity_halves"
+    instances: int = Field(4, ge=2, le=100_000, description="K: samples per identity, half of them infrared")
 
 
-def cross_modality_identity_tracklet(
-    config: SamplerConfig, labels: Indices, modalities: Indices, cams: Indices
-) -> Strategy:
-    """P identities; first half of a batch K/2 infrared of each, second half K/2 visible of the same identities (5.4).
+@register("identity_halves")
+class IdentityHalves(Strategy[IdentityHalvesOptions]):
+    """P identities; first half of a batch K/2 infrared of each, second half K/2 visible of the same identities
+    (``cross_modality_identity`` in M3-ReID).
 
     ``floor(N / (C * 2 floor(K/2)))`` passes over the identities, at least one; the last group of a pass is refilled
     with identities drawn from the rest.
     """
-    visible, infrared = _both(config, labels, modalities)
-    p, half = config.identities, config.instances // 2
-    if half == 0:
-        raise GloamError(
-            f"Sampler {config.name!r} splits sampler.instances between two modalities: it must be at least 2."
-        )
-    ids = np.array(list(visible))
-    total = sum(map(len, visible.values())) + sum(map(len, infrared.values()))
-    passes = max(1, total // (len(ids) * 2 * half))
 
-    def make(random: np.random.RandomState) -> Batches:
+    Options = IdentityHalvesOptions
+
+    def __init__(self, options: IdentityHalvesOptions, samples: Samples) -> None:
+        super().__init__(options, samples)
+        self._visible, self._infrared = _both(options, samples)
+
+    def make(self, random: np.random.RandomState) -> Batches:
+        p, half = self.options.identities, self.options.instances // 2
+        ids = np.array(list(self._visible))
+        total = sum(map(len, self._visible.values())) + sum(map(len, self._infrared.values()))
         batches = []
-        for _ in range(passes):
+        for _ in range(max(1, total // (len(ids) * 2 * half))):
             order = random.permutation(ids)
             if missing := -len(order) % p:
                 others = np.setdiff1d(ids, order[len(order) - (p - missing) :])
@@ -118,73 +172,74 @@ def cross_modality_identity_tracklet(
             for group in order.reshape(-1, p).tolist():
                 rows = [
                     random.choice(pool[i], half, replace=len(pool[i]) < half)
-                    for pool in (infrared, visible)
+                    for pool in (self._infrared, self._visible)
                     for i in group
                 ]
                 batches.append(np.concatenate(rows))
         return batches
 
-    return make
+
+class IdentityAlternatingOptions(IdentityBatches):
+    """P identities with K samples each, infrared and visible in turn."""
+
+    name: Literal["identity_alternating"] = "identity_alternating"
+    instances: int = Field(4, ge=2, le=100_000, description="K: samples per identity, an even number")
+
+    @model_validator(mode="after")
+    def _even(self) -> IdentityAlternatingOptions:
+        if self.instances % 2:
+            raise ValueError(f"instances must be even, not {self.instances}: modalities alternate")
+        return self
 
 
-def identity_cross_modality(config: SamplerConfig, labels: Indices, modalities: Indices, cams: Indices) -> Strategy:
-    """P identities x K samples that alternate infrared, visible, infrared, ... (5.5).
+@register("identity_alternating")
+class IdentityAlternating(Strategy[IdentityAlternatingOptions]):
+    """P identities x K samples that alternate infrared, visible, ... (``identity_cross_modality`` in M3-ReID).
 
     Each list shorter than K/2 is redrawn to K/2 with replacement, then the longer is cut to the shorter's length.
     """
-    visible, infrared = _both(config, labels, modalities)
-    k = config.instances
-    half = k // 2
-    if k % 2 or half == 0:
-        raise GloamError(f"Sampler {config.name!r} alternates modalities: sampler.instances must be even, not {k}.")
 
-    def make(random: np.random.RandomState) -> Batches:
-        chunks = {}
-        for i in visible:
-            pools = [pool[i] if len(pool[i]) >= half else random.choice(pool[i], half) for pool in (infrared, visible)]
+    Options = IdentityAlternatingOptions
+
+    def __init__(self, options: IdentityAlternatingOptions, samples: Samples) -> None:
+        super().__init__(options, samples)
+        self._visible, self._infrared = _both(options, samples)
+
+    def make(self, random: np.random.RandomState) -> Batches:
+        half = self.options.instances // 2
+        own = {}
+        for i in self._visible:
+            pools = [
+                pool[i] if len(pool[i]) >= half else random.choice(pool[i], half)
+                for pool in (self._infrared, self._visible)
+            ]
             length = min(map(len, pools))
             pairs = np.stack([random.permutation(pool)[:length] for pool in pools], axis=1)
-            chunks[i] = _cut(pairs.reshape(-1), k)
-        return _emit(random, chunks, config.identities)
-
-    return make
+            own[i] = chunks(pairs.reshape(-1), self.options.instances)
+        return _emit(random, own, self.options.identities)
 
 
-def _both(config: SamplerConfig, labels: Indices, modalities: Indices) -> tuple[dict[int, Indices], dict[int, Indices]]:
-    visible = groups(labels, modalities == Modality.VISIBLE)
-    infrared = groups(labels, modalities == Modality.INFRARED)
+def _both(options: IdentityBatches, samples: Samples) -> tuple[dict[int, Indices], dict[int, Indices]]:
+    visible = groups(samples.labels, samples.modalities == Modality.VISIBLE)
+    infrared = groups(samples.labels, samples.modalities == Modality.INFRARED)
     kept = [i for i in visible if i in infrared]
     if lost := len(set(visible) | set(infrared)) - len(kept):
-        logger.warning("Sampler %r leaves out %d identities that lack one modality.", config.name, lost)
-    check_identities(config, len(kept), "identities with samples in both modalities")
+        logger.warning("Sampler %r leaves out %d identities that lack one modality.", options.name, lost)
+    check_identities(options, len(kept), "identities with samples in both modalities")
     return {i: visible[i] for i in kept}, {i: infrared[i] for i in kept}
 
 
-def _cut(rows: Indices, size: int) -> list[Indices]:
-    return [rows[t : t + size] for t in range(0, len(rows) - size + 1, size)]
-
-
-def _emit(random: np.random.RandomState, chunks: dict[int, list[Indices]], identities: int) -> Batches:
+def _emit(random: np.random.RandomState, own: dict[int, list[Indices]], identities: int) -> Batches:
     """While at least P identities own a chunk: choose P of them uniformly and emit one chunk of each."""
-    ids = np.array([i for i, own in chunks.items() if own])
-    left = np.array([len(chunks[i]) for i in ids.tolist()])
+    ids = np.array([i for i, pieces in own.items() if pieces])
+    left = np.array([len(own[i]) for i in ids.tolist()])
     batches = []
     while len(ids) >= identities:
         chosen = random.choice(len(ids), identities, replace=False)
         left[chosen] -= 1
         batches.append(
-            np.concatenate([chunks[i][n] for i, n in zip(ids[chosen].tolist(), left[chosen].tolist(), strict=True)])
+            np.concatenate([own[i][n] for i, n in zip(ids[chosen].tolist(), left[chosen].tolist(), strict=True)])
         )
         if (left[chosen] == 0).any():
             ids, left = ids[left > 0], left[left > 0]
     return batches
-
-
-STRATEGIES: dict[str, Callable[..., Strategy]] = {
-    "identity": norm_triplet,
-    "norm_triplet": norm_triplet,
-    "cross_modality_triplet": cross_modality_triplet,
-    "cross_modality_random": cross_modality_random,
-    "cross_modality_identity_tracklet": cross_modality_identity_tracklet,
-    "identity_cross_modality": identity_cross_modality,
-}

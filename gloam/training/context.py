@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gloam.clustering.correspondence import correspondence_quality
 from gloam.methods.contract import Method
+from gloam.seeds import mix_seed
+
+
+class LoggedNumber(NamedTuple):
+    """A number that a method wants recorded."""
+
+    name: str
+    value: float
+
+
+class ReportedLabels(NamedTuple):
+    """``(N,)`` pseudo-labels that a method wants judged."""
+
+    labels: Tensor
+
+
+class ReportedPairs(NamedTuple):
+    """``(M,)`` visible and ``(M,)`` infrared labels that a method takes for the same people."""
+
+    name: str
+    visible: Tensor
+    infrared: Tensor
 
 
 class TrainingContext:
     """Labels a method may read and replace, features it may ask for, and numbers it may report.
 
-    The hidden truth stays in closures of this object's reporters: no attribute hands it out.
+    The hidden truth is not in this object: it keeps what the method says, and :func:`epoch_numbers` judges that where
+    no method sees the result.
 
     Args:
         method: the method in training.
@@ -27,8 +50,9 @@ class TrainingContext:
         cams: ``(N,)``.
         seed: run seed.
         extract: computes a function over all training records or over those of a mask.
-        score_labels: quality of pseudo-labels against the hidden ids.
-        partners: hidden infrared partner of every visible label, or None.
+
+    Attributes:
+        said: what the method has logged and reported, in order.
     """
 
     def __init__(
@@ -43,20 +67,12 @@ class TrainingContext:
         cams: Tensor,
         seed: int,
         extract: Callable[[Callable[[Tensor, Tensor], Tensor] | None, Tensor | None], Tensor],
-        score_labels: Callable[[Tensor], dict[str, float]],
-        partners: Tensor | None,
     ) -> None:
         self.stage, self.epoch, self.num_epochs = stage, epoch, num_epochs
         self.labels, self.modalities, self.cams = labels, modalities, cams
         self.generator = torch.Generator().manual_seed(mix_seed(seed, stage, epoch))
-        self.logged: dict[str, float] = {}
+        self.said: list[LoggedNumber | ReportedLabels | ReportedPairs] = []
         self._extract = extract
-        self._score_labels = score_labels
-
-        def score_pairs(visible: Tensor, infrared: Tensor) -> dict[str, float]:
-            return correspondence_quality(visible, infrared, partners)
-
-        self._score_pairs = score_pairs
 
     def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None, rows: Tensor | None = None) -> Tensor:
         """See ``EpochContext.extract``."""
@@ -70,33 +86,53 @@ class TrainingContext:
 
     def log(self, name: str, value: float) -> None:
         """See ``EpochContext.log``."""
-        self.logged[name] = float(value)
+        self.said.append(LoggedNumber(name, float(value)))
 
     def report_pseudo_labels(self, labels: Tensor) -> None:
         """See ``EpochContext.report_pseudo_labels``."""
-        for name, value in self._score_labels(labels.cpu()).items():
-            self.log(f"pseudo_labels_{name}", value)
+        if labels.shape != self.labels.shape:
+            raise ValueError(f"{len(self.labels)} samples need as many labels, got {tuple(labels.shape)}")
+        self.said.append(ReportedLabels(_copy(labels)))
 
     def report_correspondence(self, visible: Tensor, infrared: Tensor, name: str = "match") -> None:
         """See ``EpochContext.report_correspondence``."""
-        for key, value in self._score_pairs(visible, infrared).items():
-            self.log(f"{name}_{key}", value)
+        if visible.ndim != 1 or visible.shape != infrared.shape:
+            raise ValueError(f"Pairs need two equally long lists, got {tuple(visible.shape)}, {tuple(infrared.shape)}")
+        self.said.append(ReportedPairs(name, _copy(visible), _copy(infrared)))
 
 
-def mix_seed(seed: int, stage: str, *numbers: int) -> int:
-    """A 63-bit seed that differs for every (seed, stage, numbers) and is the same on every machine."""
-    import hashlib
+def epoch_numbers(context: TrainingContext, truth: Tensor | None, partners: Tensor | None) -> dict[str, float]:
+    """What a method logged and how good its reports are, for the epoch's row of numbers.
 
-    digest = hashlib.sha256(f"{seed}|{stage}|{'|'.join(map(str, numbers))}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+    Args:
+        context: the epoch's.
+        truth: ``(N,)`` hidden identities; None: nobody knows them.
+        partners: hidden infrared partner of every visible label, or None.
+    """
+    numbers: dict[str, float] = {}
+    for entry in context.said:
+        if isinstance(entry, LoggedNumber):
+            numbers[entry.name] = entry.value
+        elif isinstance(entry, ReportedLabels):
+            quality = pseudo_label_quality(entry.labels, truth)
+            numbers |= {f"pseudo_labels_{key}": value for key, value in quality.items()}
+        else:
+            quality = correspondence_quality(entry.visible, entry.infrared, partners)
+            numbers |= {f"{entry.name}_{key}": value for key, value in quality.items()}
+    return numbers
 
 
-def pseudo_label_quality(labels: Tensor, truth: Tensor) -> dict[str, float]:
+def _copy(labels: Tensor) -> Tensor:
+    """Plain numbers: the method cannot change them later, nor watch what is done with them."""
+    return torch.tensor(labels.tolist(), dtype=torch.int64)
+
+
+def pseudo_label_quality(labels: Tensor, truth: Tensor | None) -> dict[str, float]:
     """NMI, ARI and pair F-score of the clustered samples, and how many clusters and outliers there are.
 
     Args:
         labels: ``(N,)`` pseudo-labels; -1 marks outliers, which only count as such.
-        truth: ``(N,)`` hidden identities.
+        truth: ``(N,)`` hidden identities; None: nobody knows them, and only clusters and outliers are counted.
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import pair_confusion_matrix
@@ -104,12 +140,15 @@ def pseudo_label_quality(labels: Tensor, truth: Tensor) -> dict[str, float]:
     kept = labels >= 0
     if not bool(kept.any()):
         return {"clusters": 0.0, "outliers": float(len(labels))}
+    counts = {"clusters": float(len(labels[kept].unique())), "outliers": float((~kept).sum())}
+    if truth is None:
+        return counts
     predicted, true = labels[kept].numpy(), truth[kept].numpy()
     (_, false_pairs), (missed, right) = pair_confusion_matrix(true, predicted)
     return {
-        "clusters": float(len(labels[kept].unique())),
+        "clusters": counts["clusters"],
         "identities": float(len(truth.unique())),
-        "outliers": float((~kept).sum()),
+        "outliers": counts["outliers"],
         "nmi": float(normalized_mutual_info_score(true, predicted)),
         "ari": float(adjusted_rand_score(true, predicted)),
         "pair_f": float(2 * right / max(2 * right + false_pairs + missed, 1)),

@@ -59,8 +59,8 @@ class CollapseGuard:
             epoch: for the message.
 
         Returns:
-            A hint where a triplet term rests at ln 2, its value when all distances are equal (agw-and-ddag.md 1.8), or
-            where after a fifth of training (two fifths, ...) a part is still at its plateau (mmgl.md 2.8); else None.
+            A hint where a triplet term rests at ln 2, its value when all distances are equal, or
+            where after a fifth of training (two fifths, ...) a part is still at its plateau; else None.
 
         Raises:
             GloamError: collapse.

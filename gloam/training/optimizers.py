@@ -1,33 +1,44 @@
-"""Optimisers by the names of recipes."""
+"""Optimisers by the names of recipes: those of the published runs, timm's (``timm:lamb``), and users' own."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+
+from gloam.errors import GloamError, did_you_mean
+from gloam.recipes.sections import OptimizerConfig
+from gloam.registry import Registry
+
+Groups = list[dict[str, Any]]
+_PUBLISHED = ("sgd", "adam", "adamw")
+_TIMM = "timm:"
 
 
-class OptimizerConfig(BaseModel):
-    """The ``optimizer`` section of a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="adam couples weight decay as L2, adamw does not")
-    lr: float = Field(0.1, gt=0, description="base learning rate; a method's groups scale it")
-    momentum: float = Field(0.9, ge=0, description="sgd only")
-    nesterov: bool = Field(True, description="sgd only")
-    weight_decay: float = Field(5e-4, ge=0, description="on every parameter, norms and biases too")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="adam, adamw")
-    eps: float = Field(1e-8, gt=0, description="adam, adamw")
+def _check(name: str, entry: Any) -> None:
+    if not callable(entry):
+        raise GloamError(f"The optimiser {name!r} must be a class or function that builds a torch.optim.Optimizer.")
 
 
-def create_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+# Called as create(groups, lr=, weight_decay=, **options).
+registry: Registry[Callable[..., torch.optim.Optimizer]] = Registry(
+    "optimizer", check=_check, reserved=[*_PUBLISHED, f"{_TIMM}<name>"]
+)
+register = registry.register
+
+
+def create_optimizer(config: OptimizerConfig, groups: Groups) -> torch.optim.Optimizer:
     """Build the optimiser over a method's parameter groups; each group remembers its base rate for the schedule.
 
     Args:
         config: which optimiser.
         groups: ``params`` and ``lr`` per group.
+
+    Raises:
+        GloamError: no such optimiser, options that it lacks or refuses, or one that does not keep the groups.
     """
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
     if config.name == "sgd":
@@ -38,8 +49,62 @@ def create_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> t
             nesterov=config.nesterov and config.momentum > 0,
             weight_decay=config.weight_decay,
         )
-    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
+    if config.name in _PUBLISHED:
+        kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+        return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
+    timm_name = config.name.removeprefix(_TIMM) if config.name.startswith(_TIMM) else None
+    # YAML knows no tuples, which is what optimisers expect.
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in config.options.items()}
+    create = registry.get(config.name) if timm_name is None else _timm_factory(timm_name, options)
+    rates = [group["lr"] for group in groups]
+    try:
+        optimizer = create(groups, lr=config.lr, weight_decay=config.weight_decay, **options)
+    except Exception as error:
+        # Any kind: the code is not ours, and a wrong value ends in whatever its first use raises.
+        cause = f"{type(error).__name__}: {str(error).removesuffix('.')}"
+        raise GloamError(f"Optimiser {config.name} could not be built ({cause}). Check optimizer.options.") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise GloamError(f"Optimiser {config.name} built {type(optimizer).__name__}, no torch.optim.Optimizer.")
+    if [group.get("initial_lr") for group in optimizer.param_groups] != rates:
+        raise GloamError(
+            f"Optimiser {config.name} does not keep the parameter groups that it is given, so the method's own "
+            "learning rates would be lost. Pass the list of groups on to torch.optim.Optimizer as it is."
+        )
+    return optimizer
+
+
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Build it once over a small parameter, so that a mistake shows before data are read.
+
+    Raises:
+        GloamError: see :func:`create_optimizer`.
+    """
+    create_optimizer(config, [{"params": [torch.nn.Parameter(torch.ones(2, 2))], "lr": config.lr}])
+
+
+def _timm_factory(name: str, options: dict[str, Any]) -> Callable[..., torch.optim.Optimizer]:
+    timm: Any = importlib.import_module("timm.optim")
+    # timm's prefix wraps any of its optimisers in a slow copy of the weights.
+    plain = name.removeprefix("lookahead_")
+    if plain not in timm.list_optimizers():
+        raise GloamError(f"timm has no optimiser {name!r}. {did_you_mean(plain, timm.list_optimizers())}")
+    if timm.get_optimizer_info(plain).second_order:
+        raise GloamError(f"timm:{name} needs second derivatives, which training does not compute. Choose another one.")
+    try:
+        cls = timm.get_optimizer_class(plain, bind_defaults=False)
+    except (ImportError, AssertionError) as error:
+        raise GloamError(f"timm:{name} cannot be used on this machine: {error}.") from error
+    known = set(inspect.signature(cls).parameters) - {"params", "lr", "weight_decay"}
+    for key in options:
+        # timm drops some of what an optimiser does not take without a word.
+        if key not in known:
+            raise GloamError(f"optimizer.options: timm:{name} has no {key!r}. {did_you_mean(key, known)}")
+
+    def create(groups: Groups, **values: Any) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = timm.create_optimizer_v2(groups, opt=name, **values)
+        return optimizer
+
+    return create
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.loggers.logger import Logger
 
 from gloam import __version__
 from gloam.atomic import write_text
@@ -21,11 +24,12 @@ from gloam.datasets.weak import WeakLabels
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
-from gloam.methods import create_method, get_method
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
-from gloam.recipes.recipe import Recipe, differing_keys, validate
+from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage, differing_keys, load_recipe, resolve, validate
+from gloam.training.loggers import open_loggers
 from gloam.training.logs import RunLogs
+from gloam.training.named_parts import check_named_parts
 from gloam.training.scorer import Scorer
 from gloam.training.stage import Stage, create_fabric
 from gloam.training.training_data import TrainingData, prepare_data
@@ -43,6 +47,7 @@ MACHINE = {
     "data": ("root", "cache", "workers"),
     "train": ("accelerator", "log_every", "save_every"),
 }
+MACHINE_SECTIONS = ("loggers", "logger_options")
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class RunResult:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
+    changes: Mapping[str, Any] | None = None,
     *,
     output: Path | None = None,
     resume: Path | None = None,
@@ -71,8 +77,10 @@ def train(
     """Train all stages of a recipe and score the final weights.
 
     Args:
-        recipe: what to train. A resume goes on with its run's recipe, of which only the machine's side may differ
-            (``MACHINE``: the data's place, workers, device, how often to log and save).
+        recipe: what to train: a recipe, its name (``sysu_mm01/agw``) or its file. A resume goes on with its run's
+            recipe, of which only the machine's side may differ (``MACHINE``: the data's place, workers, device, how
+            often to log and save; ``MACHINE_SECTIONS``; plugins).
+        changes: flags that differ, by dotted name: ``{"data.root": folder, "optimizer.lr": 0.05}``.
         output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
         resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has.
         stop_after: stop (with a checkpoint) after so many epochs of this call, for time-limited machines.
@@ -84,6 +92,10 @@ def train(
     Raises:
         GloamError: bad recipe, data, weights or checkpoint, a run folder in use, or training that collapses.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    if changes:
+        recipe = recipe.with_changes(changes)
     checkpoint = Checkpoint.load(find_checkpoint(resume, prefer=("last",))) if resume is not None else None
     if checkpoint is not None and resume is not None:
         recipe = resumed_recipe(recipe, checkpoint.recipe)
@@ -92,20 +104,23 @@ def train(
         # The saved recipe must work from any folder.
         root = recipe.data.root.expanduser().resolve()
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
-    recipe.check_methods()
-    recipe = recipe.complete()
-    stages = recipe.resolved_stages()
+    plan = resolve(recipe)
+    check_named_parts(plan)
+    recipe = plan.recipe
+    if checkpoint is None:
+        for planned in plan.stages.values():
+            planned.options.refuse_idle()
     fabric = create_fabric(recipe)
     fabric.launch()
     # One process decides: clocks differ.
     folder = Path(fabric.broadcast(str(output or default_folder(recipe))))
-    if any(stage.evaluation.selection == "test" for stage in stages.values()) and fabric.is_global_zero:
+    if any(stage.recipe.evaluation.selection == "test" for stage in plan.stages.values()) and fabric.is_global_zero:
         _log.warning(
             "evaluation.selection is test: the best epoch is chosen on the test set, so its score is no clean result. "
             "Report the last epoch, or use selection validation."
         )
     weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
-    data = prepare_data(recipe, weak=weak, progress=progress and fabric.is_global_zero)
+    data = prepare_data(plan, weak=weak, progress=progress and fabric.is_global_zero)
     if checkpoint is not None and checkpoint.fingerprint != data.fingerprint():
         raise GloamError(
             f"The data at {recipe.data.root} are not those of {output} (file lists or labels differ), so the run "
@@ -113,10 +128,11 @@ def train(
         )
     run = _Run(fabric, recipe, data, folder, checkpoint, progress=progress, stop_after=stop_after)
     try:
-        return run.execute(stages)
-    except GloamError:
-        run.logs.close()
-        run.discard_unstarted()
+        return run.execute(plan)
+    except BaseException as error:
+        run.logs.close("failed")
+        if isinstance(error, GloamError):
+            run.discard_unstarted()
         raise
     finally:
         run.logs.close()
@@ -132,14 +148,17 @@ def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
     Raises:
         GloamError: the two differ in what the result depends on; every such key is named.
     """
-    given, saved = given.complete(), saved.complete()
-    content = saved.model_dump(mode="json")
+    given = resolve(given).recipe
+    content = resolve(saved).recipe.model_dump(mode="json")
     asked = given.model_dump(mode="json")
     for section, keys in MACHINE.items():
         content[section] |= {key: asked[section][key] for key in keys if asked[section][key] is not None}
+    content |= {section: asked[section] for section in MACHINE_SECTIONS}
+    content["plugins"] = list(dict.fromkeys([*saved.plugins, *given.plugins]))
     recipe = validate(content, "resumed recipe")
-    free = {"description", "expected", *(f"{section}.{key}" for section, keys in MACHINE.items() for key in keys)}
-    changed = [key for key in differing_keys(given, recipe) if key not in free]
+    free = {f"{section}.{key}" for section, keys in MACHINE.items() for key in keys}
+    words = ("description", "expected", "plugins", "trains_on")
+    changed = [key for key in differing_keys(given, recipe) if key not in free and key.split(".")[0] not in words]
     if changed:
         raise GloamError(
             f"A resumed run goes on with its own recipe; {', '.join(changed)} cannot change. Leave the flags out, or "
@@ -172,23 +191,24 @@ class _Run:
         self.progress = progress and fabric.is_global_zero
         self.remaining = stop_after
         self.best: dict[str, float] | None = checkpoint.best if checkpoint else None
-        self._prepare_folder(new=checkpoint is None)
+        self._made = [parent for parent in folder.absolute().parents if not parent.exists()]
+        loggers = self._prepare_folder(new=checkpoint is None)
         history = checkpoint.history if checkpoint else None
-        self.logs = RunLogs(folder if fabric.is_global_zero else None, history)
+        self.logs = RunLogs(folder if fabric.is_global_zero else None, history, loggers)
 
-    def execute(self, stages: dict[str, Recipe]) -> RunResult:
+    def execute(self, plan: ResolvedRecipe) -> RunResult:
         """Run every stage that is not finished yet."""
-        names = list(stages)
+        names = list(plan.stages)
         start = names.index(self.checkpoint.stage) if self.checkpoint else 0
         method: Method[Any] | None = None
         stage: Stage | None = None
         for number in range(start, len(names)):
             if number > start and self.remaining is not None and self.remaining <= 0:
                 return self._result(None)
-            name, recipe = names[number], stages[names[number]]
+            name, resolved = names[number], plan.stages[names[number]]
             resumed = self.checkpoint if self.checkpoint and number == start else None
-            method = self._create(recipe, previous=method, resumed=resumed, first=number == 0)
-            stage = self._run_stage(name, recipe, method, resumed)
+            method = self._create(resolved, previous=method, resumed=resumed, first=number == 0)
+            stage = self._run_stage(name, resolved.recipe, method, resumed)
             if stage is None:
                 return self._result(None)
         if stage is None:
@@ -200,21 +220,23 @@ class _Run:
         saved = self.folder / "checkpoints"
         if self.fabric.is_global_zero and self.checkpoint is None and saved.is_dir() and not any(saved.iterdir()):
             shutil.rmtree(self.folder)
+            for parent in self._made:
+                with contextlib.suppress(OSError):  # another run's
+                    parent.rmdir()
 
     def _result(self, results: Results | None) -> RunResult:
         return RunResult(self.folder, results, self.fabric.is_global_zero)
 
     def _create(
-        self, recipe: Recipe, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
+        self, stage: ResolvedStage, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
     ) -> Method[Any]:
         """The stage's method: the previous stage's object, or a new one with weights from where the recipe says."""
-        same = previous is not None and isinstance(previous, get_method(recipe.method_name))
-        if previous is not None and same and previous.options == _options(recipe):
+        recipe = stage.recipe
+        if previous is not None and isinstance(previous, stage.method) and previous.options == stage.options:
             return previous
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.train.seed)
-            classes = self.data.num_classes(get_method(recipe.method_name))
-            method = create_method(recipe.method_name, classes, **recipe.method_options)
+            method = stage.method(self.data.num_classes(stage.method), stage.options)
         if recipe.evaluation.feature is not None:
             choose_feature(method, recipe.evaluation.feature)
         if resumed is not None:
@@ -271,7 +293,7 @@ class _Run:
             stage=stage.name,
             epoch=epochs,
             num_classes=stage.method.num_classes,
-            label_map=dict(self.data.splits.label_map),
+            label_map={**self.data.splits.label_map},
             method=stage.method.state_dict(),
             optimizer=stage.optimizer.state_dict(),
             precision=self.fabric.strategy.precision.state_dict(),
@@ -296,6 +318,7 @@ class _Run:
             results.to_json(self.folder / "results.json")
             results.to_csv(self.folder / "results.csv")
             self.logs.line(f"final scores: {rule}")
+            self.logs.scores({name: results.mean(name) for name in results.trials})
         return results
 
     @property
@@ -306,12 +329,13 @@ class _Run:
         """The finished stage's selected checkpoint, from which the next stage takes its weights."""
         return self._best_path if self.best is not None else self.folder / "checkpoints" / "last.ckpt"
 
-    def _prepare_folder(self, *, new: bool) -> None:
-        """The first process makes the folder; where it cannot, all stop with the same message."""
-        problem = None
+    def _prepare_folder(self, *, new: bool) -> list[Logger]:
+        """The first process makes folder and loggers; where it cannot, all stop with the same message."""
+        problem, loggers = None, []
         if self.fabric.is_global_zero:
             try:
                 self._fill_folder(new=new)
+                loggers = self._open_loggers(new=new)
             except OSError as error:
                 problem = f"The run folder {self.folder} cannot be written ({error}). Choose another --output."
             except GloamError as error:
@@ -319,13 +343,27 @@ class _Run:
         problem = self.fabric.broadcast(problem)
         if problem is not None:
             raise GloamError(problem)
+        return loggers
+
+    def _open_loggers(self, *, new: bool) -> list[Logger]:
+        try:
+            return open_loggers(
+                self.recipe.loggers,
+                self.recipe.logger_options,
+                self.folder,
+                hyperparameters=self.recipe.model_dump(mode="json") if new else None,
+            )
+        except GloamError:
+            self.discard_unstarted()
+            raise
 
     def _fill_folder(self, *, new: bool) -> None:
         if new and self.folder.exists() and any(self.folder.iterdir()):
             raise GloamError(
                 f"{self.folder} is not empty. Choose another --output, or go on with --resume {self.folder}."
             )
-        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # file names tell who was seen where
+        (self.folder / "checkpoints").mkdir(exist_ok=True)
         for left_over in (self.folder / "checkpoints").glob(".*.tmp"):
             left_over.unlink()  # of a process that was killed while it saved
         if new:
@@ -348,12 +386,6 @@ class _Run:
 
 class _StopEarlyError(Exception):
     """Leaves the epoch loop after a checkpoint; never reaches a caller."""
-
-
-def _options(recipe: Recipe) -> Any:
-    from gloam.methods.contract import create_options
-
-    return create_options(get_method(recipe.method_name), recipe.method_options)
 
 
 def _summary(numbers: dict[str, Any]) -> str:

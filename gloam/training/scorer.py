@@ -46,6 +46,8 @@ class Scorer:
             if self._data.validation is None:
                 raise RuntimeError("selection by validation needs held-out identities")
             splits, prefix = self._data.validation, "validation"
+        elif not self._data.test.protocols:
+            return None  # training only
         else:
             name = next(iter(self._data.test.protocols))
             protocol = self._data.test.protocols[name]

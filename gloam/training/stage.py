@@ -26,8 +26,9 @@ from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
 from gloam.progress import progress_bar
 from gloam.recipes.recipe import Recipe
-from gloam.sampling.base import create_sampler
-from gloam.training.context import TrainingContext, mix_seed, pseudo_label_quality
+from gloam.sampling import create_sampler
+from gloam.seeds import mix_seed
+from gloam.training.context import TrainingContext, epoch_numbers
 from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
 from gloam.training.optimizers import create_optimizer, set_learning_rate
@@ -173,15 +174,17 @@ class Stage:
             mix_seed(recipe.train.seed, f"augment {self.name}", epoch, self.fabric.global_rank)
         )
         means, images = self._batches(loader, generator, epoch, rate)
+        self.method.on_epoch_end(context)
         if hint := self._guard.check_epoch(self._probe(), means, epoch):
             self.logs.warn(hint)
         seconds = time.perf_counter() - started
+        truth = self.data.truth if self.data.splits.labelled else None
         return {
             "stage": self.name,
             "epoch": epoch,
             "lr": rate,
             **means,
-            **context.logged,
+            **epoch_numbers(context, truth, self.data.partners()),
             "images_per_second": images / seconds,
             "seconds": seconds,
         }
@@ -232,7 +235,6 @@ class Stage:
         }
 
     def _context(self, epoch: int) -> TrainingContext:
-        truth = self.data.truth
         return TrainingContext(
             self.method,
             stage=self.name,
@@ -242,9 +244,8 @@ class Stage:
             modalities=self._modalities,
             cams=self._cams,
             seed=self.recipe.train.seed,
-            extract=self.extract,
-            score_labels=lambda labels: pseudo_label_quality(labels, truth),
-            partners=self.data.partners(),
+            # Not the bound method: its object is this stage, which knows the truth.
+            extract=lambda function, rows: self.extract(function, rows),
         )
 
     def _probe(self) -> Tensor:
@@ -272,12 +273,21 @@ def create_fabric(recipe: Recipe) -> Fabric:
     train the same run side by side.
 
     Raises:
-        GloamError: fp16 without a GPU, or more devices than there are.
+        GloamError: fp16 without a GPU, more devices than there are, or several processes for a method of one.
     """
+    from gloam.methods import get_method
+
     train = recipe.train
     if "TORCHELASTIC_RUN_ID" in os.environ:
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         train = train.model_copy(update={"devices": local, "nodes": world // local})
+    several = train.devices * train.nodes > 1
+    for name in {stage.method_name for stage in recipe.resolved_stages().values()} if several else ():
+        if reason := get_method(name).one_process:
+            raise GloamError(
+                f"{name} cannot train in {train.devices * train.nodes} processes yet: {reason}. Set train.devices and "
+                "train.nodes to 1; with torchrun, --nproc-per-node 1."
+            )
     accelerator = train.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -288,7 +298,6 @@ def create_fabric(recipe: Recipe) -> Fabric:
     if accelerator == "cuda" and train.devices > torch.cuda.device_count():
         raise GloamError(f"train.devices is {train.devices}, but this machine has {torch.cuda.device_count()} GPUs.")
     precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[train.precision]
-    several = train.devices * train.nodes > 1
     return Fabric(
         accelerator=accelerator,
         devices=train.devices,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,14 @@ from torch import Tensor
 from gloam.datasets import DatasetSplits, Record
 from gloam.datasets.validation import hold_out
 from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
-from gloam.errors import GloamError
+from gloam.devices import largest_memory
+from gloam.errors import GloamError, did_you_mean
+from gloam.evaluation.protocols import find_protocols
 from gloam.inference.sources import load_splits, open_records
-from gloam.methods import get_method
-from gloam.methods.contract import Method, create_options
+from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
-from gloam.recipes.recipe import Recipe
+from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage
+from gloam.sampling import IdentityBatches, PlainBatches
 
 _log = logging.getLogger(__name__)
 
@@ -75,28 +77,32 @@ class TrainingData:
         return digest.hexdigest()[:16]
 
 
-def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:
+def prepare_data(plan: ResolvedRecipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:
     """Load, hold out, shuffle and open what the recipe's stages train on.
 
     Args:
-        recipe: the whole run.
+        plan: the whole run.
         weak: permutations of an earlier part of the run; drawn if not given.
         progress: show a bar while images are decoded.
 
     Raises:
         GloamError: data and a stage's method do not fit (no training records, one modality only, images for a video
-            method), or saved permutations of other data.
+            method), images that do not fit into memory, or saved permutations of other data.
     """
-    stages = recipe.resolved_stages().values()
+    recipe, stages = plan.recipe, plan.stages.values()
     test = load_splits(recipe.data)
     if test.notice:
         _log.warning("%s", test.notice)
     splits, validation = test, None
-    if any(stage.evaluation.selection == "validation" for stage in stages):
+    if any(stage.recipe.evaluation.selection == "validation" for stage in stages):
         validation = hold_out(test, seed=recipe.train.seed)
         splits = replace(test, train=validation.train, label_map=validation.label_map)
     for stage in stages:
-        _check_fit(splits, stage, get_method(stage.method_name))
+        _check_fit(splits, stage)
+        # A misspelt protocol would be told only after training.
+        find_protocols(test, stage.recipe.evaluation.protocols)
+    _check_memory(test, stages)
+    _warn_about_other_counts(recipe, test)
     truth = torch.tensor([record.pid for record in splits.train], dtype=torch.int64)
     if recipe.data.relabel == "none":
         weak = None
@@ -120,10 +126,20 @@ def prepare_data(recipe: Recipe, *, weak: WeakLabels | None = None, progress: bo
     )
 
 
-def _check_fit(splits: DatasetSplits, recipe: Recipe, method: type[Method[Any]]) -> None:
-    name = recipe.method_name
+def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:
+    recipe, method, name = stage.recipe, stage.method, stage.recipe.method_name
     if not splits.train:
         raise GloamError(f"{splits.name} at {splits.root} has no training records.")
+    if not splits.labelled and not method.is_unsupervised:
+        raise GloamError(
+            f"Method {name!r} learns from identities, but {splits.name} does not say who is in its training images. "
+            "Use cluster_contrast, spcl or metaprd, or give identities."
+        )
+    if recipe.evaluation.selection == "test" and not splits.protocols:
+        raise GloamError(
+            f"{splits.name} at {splits.root} has no test set, so evaluation.selection test has nothing to choose on. "
+            "Use last or validation."
+        )
     if method.is_cross_modal and len(splits.modalities) < 2:
         modality = next(iter(splits.modalities)).name.lower()
         raise GloamError(
@@ -134,16 +150,49 @@ def _check_fit(splits: DatasetSplits, recipe: Recipe, method: type[Method[Any]])
         raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
     if recipe.data.frames and not method.is_video:
         raise GloamError(f"Method {name!r} works on single images. Remove data.frames.")
-    _check_labels(recipe, method)
+    feature = recipe.evaluation.feature
+    if feature is not None and feature not in method.features:
+        raise GloamError(f"Method {name!r} has no feature {feature!r}. {did_you_mean(feature, method.features)}")
+    _check_labels(stage)
 
 
-def _check_labels(recipe: Recipe, method: type[Method[Any]]) -> None:
+def _check_memory(splits: DatasetSplits, stages: Iterable[ResolvedStage]) -> None:
+    """A batch's images alone must fit: 8 bits as read, then float32 before and after augmentation."""
+    memory = largest_memory()
+    longest = max(len(splits.train), len(splits.query), len(splits.gallery))
+    for stage in stages:
+        data, sampler = stage.recipe.data, stage.recipe.sampler
+        drawn = sampler.identities * sampler.instances if isinstance(sampler, IdentityBatches) else 1
+        rows = max(drawn, sampler.batch_size if isinstance(sampler, PlainBatches) else 1)
+        rows = max(rows, min(stage.recipe.evaluation.batch_size, longest))
+        needed = rows * (data.frames or 1) * 3 * data.height * data.width * 9
+        if memory is not None and needed > memory:
+            raise GloamError(
+                f"A batch of {rows:,} images of {data.height} x {data.width} needs {needed / 2**30:,.0f} GiB before "
+                f"any network, this machine has {memory / 2**30:,.0f} GiB. Lower data.height and data.width, the sizes "
+                "of the sampler section, or evaluation.batch_size."
+            )
+
+
+def _warn_about_other_counts(recipe: Recipe, splits: DatasetSplits) -> None:
+    """Scores are comparable on the published training set only."""
+    stated = recipe.trains_on
+    if stated is not None and len(splits.train) != stated.records:
+        kind = "images" if stated.images else "tracklets"
+        _log.warning(
+            "This recipe's published run trained on %s %s of %s people (%s); these data have %s. "
+            "Its scores cannot be compared with the published ones.",
+            f"{stated.records:,}", kind, f"{stated.identities:,}", stated.source, f"{len(splits.train):,}",
+        )  # fmt: skip
+
+
+def _check_labels(stage: ResolvedStage) -> None:
     """Shuffled labels must not be merged into one label space, and a weak method must not get labels that agree."""
-    spaces = create_options(method, recipe.method_options).label_spaces
-    shuffled = recipe.data.relabel == "per_modality"
-    if method.is_unsupervised or spaces == "either" or shuffled == (spaces == "two"):
+    spaces = stage.options.label_spaces
+    shuffled = stage.recipe.data.relabel == "per_modality"
+    if stage.method.is_unsupervised or spaces == "either" or shuffled == (spaces == "two"):
         return
-    name = recipe.method_name
+    name = stage.recipe.method_name
     if shuffled:
         raise GloamError(
             f"data.relabel per_modality numbers the identities of each modality independently, but method {name!r} as "

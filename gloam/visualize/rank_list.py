@@ -18,7 +18,11 @@ from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 from gloam.evaluation.protocols import find_protocols, select, trials
 from gloam.evaluation.ranking_plan import RankingPlan
-from gloam.search.distances import Metric, as_features, distance_blocks
+from gloam.image_files import UnreadableImage
+from gloam.pixels.decode import read_rgb
+from gloam.search.arrays import as_features
+from gloam.search.distances import Metric, distance_blocks
+from gloam.search.nearest import nearest_columns
 
 Choice = Literal["random", "worst", "best"]
 
@@ -149,17 +153,10 @@ def _choose(plan: RankingPlan, count: int, choose: Choice, seed: int) -> NDArray
 
 
 def _nearest(distances: torch.Tensor, visible: NDArray[np.bool_], top: int) -> list[int]:
-    """The first ``top`` visible entries, ties by index; only those are sorted."""
-    places = torch.from_numpy(np.flatnonzero(visible))
-    kept = distances.cpu()[places]
-    count = min(top, len(kept))
-    if count == 0:
-        return []
-    limit = torch.topk(kept, count, largest=False).values[-1]
-    candidates = torch.nonzero(kept <= limit).ravel()
-    order = torch.argsort(kept[candidates], stable=True)[:count]
-    nearest: list[int] = places[candidates[order]].tolist()
-    return nearest
+    """The first ``top`` visible entries, ties by index."""
+    hidden = torch.from_numpy(~visible)[None].to(distances.device)
+    found: list[int] = nearest_columns(distances[None], min(top, int(visible.sum())), hidden)[0].tolist()
+    return found
 
 
 def _heading(choose: Choice, count: int) -> str:
@@ -229,10 +226,9 @@ def _image(root: Path, record: Record, width: int, height: int) -> NDArray[np.ui
     for path, start, stop in zip(shown, edges[:-1], edges[1:], strict=True):
         inner = int(stop - start) - (3 if stop < width else 0)  # a white line between frames
         try:
-            with Image.open(root / path) as image:
-                frame = image.convert("RGB").resize((inner, height), Image.Resampling.BILINEAR)
+            frame = read_rgb(root / path).resize((inner, height), Image.Resampling.BILINEAR)
             canvas[:, start : start + inner] = np.asarray(frame)
-        except OSError as error:
+        except UnreadableImage as error:
             raise GloamError(
                 f"Cannot read the image {root / path}: {error}. gloam data check lists such files."
             ) from error

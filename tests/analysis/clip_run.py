@@ -21,11 +21,11 @@ def draw_clips(root: Path, ids: int = 6) -> Path:
     return root
 
 
-def write_clip_run(folder: Path, root: Path, seed: int = 0) -> Path:
+def write_clip_run(folder: Path, root: Path, seed: int = 0, test_clip: str = "evenly") -> Path:
     """A run folder with one checkpoint of M3-ReID with the tiny backbone."""
     recipe = tiny_recipe(
         root,
-        data={"name": "hitsz_vcm", "frames": FRAMES},
+        data={"name": "hitsz_vcm", "frames": FRAMES, "test_clip": test_clip},
         method={"name": "m3reid", "arch": "tiny", "nonlocal_blocks": [0, 1, 1, 0]},
         evaluation={"protocols": None, "batch_size": 8},
     )

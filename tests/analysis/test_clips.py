@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import normalize as unit_length
 
 from gloam import cli
 from gloam.analysis.clips import (
@@ -17,10 +18,16 @@ from gloam.analysis.clips import (
     score_clip_controls,
     shuffled_frames,
 )
+from gloam.augmentation.augmenter import normalize
+from gloam.batches.clips import all_clips
+from gloam.cli.recipe_flags import parse_overrides
 from gloam.errors import GloamError
+from gloam.inference.extraction import extract_features
+from gloam.inference.loading import load_model
 from gloam.inference.scoring import evaluate_runs
+from gloam.inference.sources import open_test_records
 from gloam.methods import create_method
-from tests.analysis.clip_run import draw_clips, write_clip_run
+from tests.analysis.clip_run import FRAMES, draw_clips, write_clip_run
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +61,35 @@ def test_changes_move_the_frames_they_should() -> None:
     assert torch.equal(positions, torch.arange(5).expand(40, -1))
     assert torch.equal(owners[:, 0], torch.arange(40))
     assert torch.equal(owners % 2, modalities[:, None].expand(-1, 5))
-    assert (owners[:, 1:] != torch.arange(40)[:, None]).float().mean() > 0.8
+    assert (owners[:, 1:] != torch.arange(40)[:, None]).all()
     assert torch.equal(owners.sort(dim=0).values, torch.arange(40)[:, None].expand(-1, 5))
+
+
+@pytest.mark.parametrize("modalities", [[0, 0], [0, 0, 0], [0, 1], [1, 0, 0, 0], [0, 1, 1, 0, 1]])
+def test_foreign_frames_are_never_the_clips_own(modalities: list[int]) -> None:
+    kinds, clips = torch.tensor(modalities), _numbered(len(modalities), 6)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        owners = foreign_frames(clips, kinds, generator)[:, :, 0, 0, 0].long() // 10
+        assert torch.equal(owners[:, 0], torch.arange(len(kinds)))
+        assert (owners[:, 1:] != torch.arange(len(kinds))[:, None]).all()
+        for modality in (0, 1):
+            rows = kinds == modality
+            if rows.sum() > 1:
+                assert (kinds[owners[rows]] == modality).all()
+
+
+def test_a_batch_of_one_clip_has_no_foreign_frames() -> None:
+    with pytest.raises(GloamError, match="batch size"):
+        foreign_frames(_numbered(1, 4), torch.zeros(1, dtype=torch.int64), torch.Generator())
+
+
+def test_no_batch_of_one_clip_is_left_over(run: Path, found: ClipControls) -> None:
+    """The sizes of both sides leave a remainder of one for some batch size; the scores of whole clips stay."""
+    for size in (2, 3, 4, 5):
+        again = score_clip_controls(run, device="cpu", batch_size=size)
+        for protocol in found.results["clips"].trials:
+            assert again.results["clips"].mean(protocol) == pytest.approx(found.results["clips"].mean(protocol))
 
 
 def test_the_network_ignores_order_and_copies_of_frames() -> None:
@@ -111,3 +145,35 @@ def test_a_run_without_clips_is_refused(sysu_root: Path, tmp_path: Path, capsys:
         score_clip_controls(images)
     assert cli.main(["clips", str(tmp_path / "nowhere")]) == 2
     assert "no run or checkpoint" in capsys.readouterr().err
+
+
+def test_a_run_that_tests_with_all_clips_averages_them(run: Path, tmp_path: Path) -> None:
+    root = load_model(run).recipe.data.root
+    assert root is not None
+    both = write_clip_run(tmp_path / "m3", root, test_clip="all")
+    model = load_model(both)
+    method, recipe, splits = model.method, model.recipe, model.load_splits()
+    records, store = open_test_records(splits.gallery, splits.root, recipe.data)
+    found = extract_features(method, records, store, frames=FRAMES, frame_choice="all", batch_size=7)
+    expected, start = [], 0
+    with torch.no_grad():
+        for record in records:
+            clips = all_clips(len(record.paths), FRAMES)
+            assert len(clips) > 1
+            images = torch.from_numpy(store.read((start + clips).flatten()))
+            features = method.extract(normalize(images).unflatten(0, clips.shape), torch.full((len(clips),), 1))
+            expected.append(unit_length(features.mean(dim=0), dim=0))
+            start += len(record.paths)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(found, extract_features(method, records, store, frames=FRAMES), atol=1e-3)
+    counts = extract_features(
+        method, records, store, frames=FRAMES, frame_choice="all", function=lambda x, _: torch.ones(len(x))
+    )
+    assert counts.tolist() == [1.0] * len(records)
+    # The whole way: a flag of the recipe, the scores, and what needs one clip per tracklet says so.
+    assert parse_overrides(recipe, ["--data.test-clip", "all"])[0].data.test_clip == "all"
+    name = "hitsz_vcm/infrared_to_visible"
+    scores = [evaluate_runs([r], device="cpu", output=tmp_path).mean(name) for r in (run, both)]
+    assert scores[0] != scores[1]
+    with pytest.raises(GloamError, match="tested with all clips"):
+        score_clip_controls(both)

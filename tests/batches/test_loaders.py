@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from gloam.batches.batch import Batch
-from gloam.batches.clips import choose_frames
+from gloam.batches.clips import all_clips, choose_frames
 from gloam.batches.loaders import test_loader, train_loader
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
 from gloam.pixels.store import PixelStore, image_paths, open_store
-from gloam.sampling.base import SamplerConfig, create_sampler
+from gloam.sampling import create_sampler, sampler_options
 from tests.pixels.images import write_images
 
 IDS, PER_MODALITY = 4, 3
@@ -50,7 +50,8 @@ def _store(root: Path, records: list[Record], cache: Any = "off") -> PixelStore:
 
 def _sampler(records: list[Record], **options: Any) -> Any:
     columns = [[r.pid for r in records], [int(r.modality) for r in records], [r.cam for r in records]]
-    return create_sampler(SamplerConfig(**{"identities": 2, "instances": 2, **options}), *columns, seed=0)
+    sizes = {} if options.get("name") == "shuffle" else {"identities": 2, "instances": 2}
+    return create_sampler(sampler_options({**sizes, **options}), *columns, seed=0)
 
 
 def _equal(a: list[Batch], b: list[Batch]) -> bool:
@@ -85,7 +86,7 @@ def test_training_batches(root: Path) -> None:
 @pytest.mark.parametrize("frames", [None, 4])
 def test_independent_of_workers_and_store(root: Path, tmp_path: Path, frames: int | None) -> None:
     records = _images() if frames is None else _tracklets()
-    options = {"name": "norm_triplet"} if frames else {}
+    options = {"name": "identity"} if frames else {}
     labels = [r.pid for r in records]
     results = []
     for workers, cache in [(0, "off"), (0, tmp_path), (2, "off"), (1, tmp_path)]:
@@ -113,7 +114,7 @@ def test_one_worker_per_core_shared_by_the_processes_of_a_run(root: Path, monkey
 def test_clips_take_frames_of_their_tracklet(root: Path) -> None:
     records = _tracklets()
     store = _store(root, records)
-    sampler = _sampler(records, name="norm_triplet")
+    sampler = _sampler(records, name="identity")
     labels = [r.pid for r in records]
     starts = np.cumsum([0] + [len(r.paths) for r in records])
     pixels = store.read(range(len(store)))
@@ -153,6 +154,24 @@ def test_test_clips_are_evenly_spaced(root: Path) -> None:
     for record, clip in zip(records, images, strict=True):
         np.testing.assert_array_equal(clip, store.read(start + choose_frames(len(record.paths), 6)))
         start += len(record.paths)
+
+
+def test_all_clips_of_a_tracklet_follow_each_other(root: Path) -> None:
+    records = _tracklets()
+    store = _store(root, records)
+    starts = np.cumsum([0] + [len(r.paths) for r in records])
+    expected = [(i, starts[i] + clip) for i, r in enumerate(records) for clip in all_clips(len(r.paths), 3)]
+    assert len(expected) > len(records)
+    for order in (list(range(len(records))), [4, 11, 0]):
+        wanted = [(i, clip) for own in order for i, clip in expected if i == own]
+        batches = list(test_loader(records, store, batch_size=4, frames=3, frame_choice="all", indices=order))
+        assert {len(b) for b in batches[:-1]} <= {4}
+        assert torch.cat([b.indices for b in batches]).tolist() == [i for i, _ in wanted]
+        assert torch.cat([b.pids for b in batches]).tolist() == [records[i].pid for i, _ in wanted]
+        images = torch.cat([b.images for b in batches]).numpy()
+        for (_, frames), clip in zip(wanted, images, strict=True):
+            np.testing.assert_array_equal(clip, store.read(frames))
+    assert list(test_loader(records, store, batch_size=4, frames=3, frame_choice="all", indices=[])) == []
 
 
 def test_mistakes(root: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
 
 from gloam.clustering.jaccard import jaccard_distance, near_pairs
+from gloam.clustering.pseudo_labels import cluster
 from gloam.errors import GloamError
 from tests.oracles.jaccard import jaccard_dense
 
@@ -57,11 +60,22 @@ def test_same_as_the_dense_definition(k1: int, k2: int, seed: int) -> None:
     )
 
 
-def test_features_that_are_not_unit_keep_dot_products_in_the_weights() -> None:
-    features = groups(3) * np.random.default_rng(3).uniform(0.5, 2, (80, 1)).astype(np.float32)
-    np.testing.assert_allclose(
-        dense(jaccard_distance(features, k1=10, k2=3)), jaccard_dense(features, 10, 3), atol=1e-5
-    )
+def test_features_that_are_not_unit_are_refused_with_the_cure() -> None:
+    features = groups(3)
+    features[17] *= 1.5
+    for call in (jaccard_distance, partial(near_pairs, limit=0.5), partial(cluster, eps=0.5)):
+        with pytest.raises(GloamError, match=r"row 17 has length 1\.5 .*features / numpy\.linalg\.norm"):
+            call(features)
+    features[17] = 0
+    with pytest.raises(GloamError, match="row 17 has length 0"):
+        jaccard_distance(features)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_counts_as_unit(kind: torch.dtype) -> None:
+    features = torch.from_numpy(groups(3)).to(kind)
+    expected = jaccard_dense(features.float().numpy(), 10, 3)
+    np.testing.assert_allclose(dense(jaccard_distance(features, k1=10, k2=3)), expected, atol=1e-5)
 
 
 def test_many_duplicates_leave_empty_encodings_at_distance_one_from_everything() -> None:

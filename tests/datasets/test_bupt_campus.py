@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from gloam.datasets import load_dataset
@@ -80,4 +82,17 @@ def test_broken_files(tmp_path, name, content, message):
     root = trees.bupt(tmp_path)
     trees.text(root, name, content)
     with pytest.raises(GloamError, match=message):
+        load_dataset("bupt_campus", root)
+
+
+@pytest.mark.parametrize("frames", ["one.jpg", 3, {"1": 2}, ["a.jpg", 4], True])
+def test_frames_that_are_no_list_of_names(tmp_path, frames):
+    root = trees.bupt(tmp_path)
+    content = json.loads((root / "data_paths.json").read_text())
+    content["10"]["IR"]["LS3"]["1"] = frames
+    (root / "data_paths.json").write_text(json.dumps(content))
+    with pytest.raises(GloamError, match="10 IR LS3 1 is no list of file names"):
+        load_dataset("bupt_campus", root)
+    (root / "data_paths.json").write_text("[" * 100_000)
+    with pytest.raises(GloamError, match="not valid JSON"):
         load_dataset("bupt_campus", root)

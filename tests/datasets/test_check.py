@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from gloam.datasets.check import check, dataset_table, decode_problem
+from gloam.datasets.check import check, decode_problem
 from gloam.errors import GloamError
 from tests.datasets import trees
 
@@ -103,9 +103,3 @@ def test_unusual_images_are_fine(tmp_path, mode, extension):
     path = tmp_path / f"x.{extension}"
     Image.new(mode, (1, 1)).save(path)
     assert decode_problem(path) is None
-
-
-def test_table_of_datasets():
-    text = shown(dataset_table())
-    assert all(word in text for word in ("sysu_mm01", "395 train", "34,167", "withdrawn", "veri776"))
-    assert "market1501" not in shown(dataset_table("sysu*"))

@@ -48,7 +48,7 @@ def test_path_labels(tmp_path):
 
 
 def test_images_of_a_folder(tmp_path):
-    trees.put(tmp_path, "b.JPG", "a.jpeg", "c.PNG", "d.bmp", "._a.jpg", "e.gif")
+    trees.put(tmp_path, "b.JPG", "a.jpeg", "c.PNG", "d.bmp", "._a.jpg", "e.svg")
     assert list_images(tmp_path) == ["a.jpeg", "b.JPG", "c.PNG", "d.bmp"]
     assert list_images(tmp_path / "none") == []
     assert not is_image("jpg")

@@ -28,15 +28,15 @@ def test_explicit_splits_and_modalities(tmp_path):
         "e/1.jpg,x,gate,ir,,aux",
     )
     splits = load_dataset("table", path)
-    # Texts are numbered in natural order: p9, p10, val1, x, zoe.
-    assert splits.label_map == {2: 0, 4: 1}
+    # Texts stay, and are numbered in natural order: p9, p10, val1, x, zoe.
+    assert splits.label_map == {"val1": 0, "zoe": 1}
     assert [(r.pid, r.pid_raw, r.cam, r.modality) for r in splits.train] == [
-        (1, 4, 0, Modality.VISIBLE),
-        (1, 4, 1, Modality.INFRARED),
-        (0, 2, 0, Modality.INFRARED),
+        (1, "zoe", 0, Modality.VISIBLE),
+        (1, "zoe", 1, Modality.INFRARED),
+        (0, "val1", 0, Modality.INFRARED),
     ]
-    assert splits.validation_pids == (2,)
-    assert [r.pid for r in splits.gallery] == [1, 0]
+    assert splits.validation_pids == ("val1",)
+    assert [(r.pid, r.pid_raw) for r in splits.gallery] == [(1, "p10"), (0, "p9")]
     assert splits.root == tmp_path
     assert len(splits.auxiliary) == 1
     assert [(p.name, p.swapped, p.camera_rule) for p in splits.protocols.values()] == [
@@ -195,8 +195,16 @@ def test_folder_of_tracklets(tmp_path):
         ("path,pid", ["a.jpg,1", "b.jpg,2", "./a.jpg,3"], "a.jpg is listed twice, in rows 1 and 3"),
         ("path,pid", ["a.jpg,1", "b.jpg,"], "row 2 has no pid"),
         ("path,pid,cam", ["a.jpg,1,1", "b.jpg,2,"], "row 2 has no cam"),
-        ("path,pid,modality", ["a.jpg,1,infrered", "b.jpg,2,ir"], r"modality 'infrered'\. Did you mean 'infrared'"),
-        ("path,pid,split", ["a.jpg,1,trian", "b.jpg,2,test"], r"split 'trian'\. Did you mean 'train"),
+        (
+            "path,pid,modality",
+            ["a.jpg,1,infrered", "b.jpg,2,ir"],
+            r"row 1, column modality: 'infrered' is no modality\. Did you mean 'infrared'",
+        ),
+        (
+            "path,pid,split",
+            ["a.jpg,1,trian", "b.jpg,2,test"],
+            r"row 1, column split: 'trian' is no split\. Did you mean 'train",
+        ),
         ("path,pid,split", ["a.jpg,1,train", "b.jpg,2,query"], "no image has the split 'gallery'"),
         ("path,pid,split", ["a.jpg,1,test", "b.jpg,2,query"], "'test' cannot be mixed"),
         ("path,pid", ["a.jpg,1", "b.jpg,1"], "shows one person only"),

@@ -3,20 +3,20 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import normalize
 
-from gloam.losses.cluster_nce import cluster_nce, hybrid_memory_loss
+from gloam.losses.cluster_nce import cluster_nce_loss, hybrid_memory_loss
 
 
 def test_cluster_nce_of_one_sample_by_hand() -> None:
     memory = torch.eye(2, dtype=torch.float64)
     feature = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
     expected = torch.log1p(torch.exp(torch.tensor((0.8 - 0.6) / 0.05, dtype=torch.float64)))
-    torch.testing.assert_close(cluster_nce(feature, memory, torch.tensor([0])), expected)
+    torch.testing.assert_close(cluster_nce_loss(feature, memory, torch.tensor([0])), expected)
 
 
 def test_cluster_nce_gradient_is_tangent_and_stays_out_of_the_memory() -> None:
     feature = normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), dim=1).requires_grad_(True)
     memory = torch.eye(8).requires_grad_(True)
-    cluster_nce(feature, memory, torch.arange(4)).backward()
+    cluster_nce_loss(feature, memory, torch.arange(4)).backward()
     assert memory.grad is None
     assert (feature.grad * feature).sum(1).abs().max() < 1e-5
 
@@ -40,7 +40,7 @@ def test_autocast_leaves_the_cosines_in_full_precision() -> None:
     g = torch.Generator().manual_seed(1)
     memory, x = (normalize(torch.randn(n, 64, generator=g), dim=1) for n in (30, 8))
     labels = torch.arange(8)
-    plain = cluster_nce(x, memory, labels), hybrid_memory_loss(x, memory, torch.arange(30), labels)
+    plain = cluster_nce_loss(x, memory, labels), hybrid_memory_loss(x, memory, torch.arange(30), labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = cluster_nce(x, memory, labels), hybrid_memory_loss(x, memory, torch.arange(30), labels)
+        mixed = cluster_nce_loss(x, memory, labels), hybrid_memory_loss(x, memory, torch.arange(30), labels)
     assert plain == mixed

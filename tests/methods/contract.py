@@ -28,13 +28,13 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def small_method(name: str, num_classes: int = IDS) -> Method[Any]:
+def small_method(name: str, num_classes: int = IDS, **options: Any) -> Method[Any]:
     """A method with the tiny backbone and fixed initial weights; skips where its optional package is missing."""
     if issubclass(get_method(name), TwoViewMethod):
         pytest.importorskip("lightly")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return create_method(name, num_classes, **{"arch": "tiny", **SMALL.get(name, {})})
+        return create_method(name, num_classes, **{"arch": "tiny", **SMALL.get(name, {}), **options})
 
 
 def people(video: bool, both_modalities: bool = True, seed: int = 0) -> Batch:

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from gloam.errors import GloamError
-from gloam.losses.cluster_nce import cluster_nce
+from gloam.losses.cluster_nce import cluster_nce_loss
 from gloam.methods import create_method
 from tests.methods.contract import MemoryContext, people, small_method
 from tests.oracles.metaprd import hard_update, mean_update
@@ -40,7 +40,7 @@ def test_memory_moves_after_the_step_only(kind: str) -> None:
     seen = []
     method.net.register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach()))
     loss = method.training_step(batch)["loss"]
-    torch.testing.assert_close(loss.detach(), cluster_nce(seen[0], before, batch.pids))
+    torch.testing.assert_close(loss.detach(), cluster_nce_loss(seen[0], before, batch.pids))
     assert torch.equal(method.memory.rows, before)
     method.after_step()
     expected = (mean_update if kind == "mean" else hard_update)(before, seen[0], batch.pids, 0.1)

@@ -22,7 +22,8 @@ from tests.oracles import triplet
 def _method(**options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return create_method("ddag", 4, **{"arch": "tiny", "hidden": 8, "dropout": 0.0, **options}).train()
+        small = {"hidden": 8, "dropout": 0.0} if options.get("graph", True) else {}
+        return create_method("ddag", 4, **{"arch": "tiny", **small, **options}).train()
 
 
 def test_the_graph_weight_follows_the_mean_loss_of_the_epoch_before() -> None:
@@ -46,7 +47,7 @@ def test_the_graph_weight_follows_the_mean_loss_of_the_epoch_before() -> None:
 
 
 def test_the_graph_weight_over_a_published_loss_history() -> None:
-    """Losses of the ImageNet run at epochs 0, 2, 6, 10, 20 and 80 (agw-and-ddag.md 8.3) in steps around their mean."""
+    """Losses at epochs 0, 2, 6, 10, 20 and 80 of the ImageNet run in the log of the MMGL authors, in steps around."""
     method, weights = _method(), []
     for epoch, mean in enumerate((5.92, 1.36, 0.42, 0.53, 0.103, 0.046, 0.046)):
         method.on_epoch_start(MemoryContext(method, people(video=False), epoch=epoch))
@@ -134,7 +135,7 @@ def test_published_parameter_groups() -> None:
 
 
 def _released_file(path: Path, classes: int = 206) -> dict[str, torch.Tensor]:
-    """Names and shapes of the release (agw-and-ddag.md 1.4, 4.1, 4.2): three whole networks, dead layers included."""
+    """Names and shapes of the release (``model.py``, ``attention.py``): three whole networks, dead layers included."""
     generator = torch.Generator().manual_seed(0)
     sizes: dict[str, tuple[int, ...]] = {}
     for prefix in ("visible_module.visible.", "thermal_module.thermal.", "base_resnet.base."):

@@ -16,7 +16,7 @@ DIM = 6 * 2048
 
 
 def _released_state(classes: int) -> dict[str, Tensor]:
-    """Every entry that m3-reid.md 6.7 lists, with random values, built without any of our modules."""
+    """Every entry of a checkpoint of the release, with random values, built without any of our modules."""
     shapes = {f"backbone.{k}": v.shape for k, v in resnet50(weights=None).state_dict().items() if k[:3] != "fc."}
     for stage, channels, count in ((2, 512, 2), (3, 1024, 3)):
         for block in range(count):

@@ -5,14 +5,15 @@ import torch
 
 from gloam.batches.batch import Batch
 from gloam.errors import GloamError
-from gloam.losses.cluster_nce import cluster_nce
+from gloam.losses.cluster_nce import cluster_nce_loss
 from gloam.methods import create_method
 from tests.methods.contract import MemoryContext, people
 
 
 def created(**options: object):
     torch.manual_seed(0)
-    values = {"arch": "tiny", "k1": 5, "k2": 2, "min_samples": 2, "gcn_hidden": 8, "gcn_neighbours": 4, **options}
+    graphs = {"gcn_hidden": 8, "gcn_neighbours": 4} if options.get("gcn") else {}
+    values = {"arch": "tiny", "k1": 5, "k2": 2, "min_samples": 2, **graphs, **options}
     return create_method("metaprd", 1, **values)
 
 
@@ -42,7 +43,7 @@ def test_with_everything_off_it_is_cluster_contrast() -> None:
     batch = rows(data, context.labels, partners=False)
     method.net.register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach()))
     loss = method.training_step(batch)["loss"].detach()
-    torch.testing.assert_close(loss, cluster_nce(seen[0], before, batch.pids), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, cluster_nce_loss(seen[0], before, batch.pids), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gcn", [False, True])

@@ -15,6 +15,7 @@ from gloam.losses.part_distillation import (
     part_identity_loss,
 )
 from gloam.methods import create_method
+from gloam.methods.pf_mgcd import PFMGCDOptions
 from gloam.models.isg_dm import ISGDM, MultiPartISGDM, split_stripes
 from gloam.models.modality_discriminator import PartDiscriminators, reverse_gradient
 from gloam.models.part_memory import PartMemory, propagate
@@ -266,7 +267,9 @@ def test_switches_for_each_modality_alone() -> None:
     """lambda_graph 0: matching only; match off: graph only; both: no memory, no partner, no shared label."""
     seen = {}
     for match, graph in ((True, 1.0), (True, 0.0), (False, 1.0), (False, 0.0)):
-        method, data = _method(match=match, lambda_graph=graph), people(video=False)
+        # The warm-up of a method without a memory is not asked for.
+        warmup = {} if match or graph else {"warmup_epochs": PFMGCDOptions.model_fields["warmup_epochs"].default}
+        method, data = _method(match=match, lambda_graph=graph, **warmup), people(video=False)
         context = MemoryContext(method, data, epoch=1)
         method.on_epoch_start(context)
         outputs = method.training_step(data)

@@ -18,7 +18,8 @@ from tests.oracles import wsl_vireid as oracle
 def _method(**options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        method = create_method("wsl_vireid", 4, **{"arch": "tiny", "weak_from_epoch": 0, **options}).train()
+        start = {"weak_from_epoch": 0} if options.get("supervision", "weak") == "weak" else {}
+        method = create_method("wsl_vireid", 4, **{"arch": "tiny", **start, **options}).train()
         for expert in (method.visible_expert, method.infrared_expert, method.shared_classifier):
             torch.nn.init.normal_(expert.weight)
         return method

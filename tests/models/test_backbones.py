@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import resnet50
 
 from gloam.errors import GloamError
@@ -121,6 +122,18 @@ def test_nonlocal_block_equals_the_pairwise_form() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
+@pytest.mark.parametrize("learnable", [False, True])
+def test_gem_of_negative_maps_is_finite(learnable: bool) -> None:
+    """Transformers and ConvNeXt have no last ReLU."""
+    maps = (torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)) - 1).requires_grad_()
+    pooled = GeM(learnable=learnable)(maps)
+    pooled.sum().backward()
+    assert torch.isfinite(pooled).all()
+    assert maps.grad is not None
+    assert torch.isfinite(maps.grad).all()
+    torch.testing.assert_close(pooled, GeM(learnable=learnable)(maps.detach().clamp_min(0)))
+
+
 def test_gem_forms() -> None:
     maps = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     torch.testing.assert_close(GeM()(maps), (maps.pow(3).mean((2, 3)) + 1e-12).pow(1 / 3))
@@ -147,3 +160,45 @@ def test_unknown_backbones_are_named() -> None:
         create_backbone("resnet5")
     with pytest.raises(GloamError, match="vit"):
         create_backbone("timm:vit_smal_patch16_224")
+
+
+RANDOM = [("tiny", {}), ("tiny_ibn_a", {"independent_stages": 2}), ("timm:test_vit", {}), ("timm:test_byobnet", {})]
+
+
+def _drawn(arch: str, streams: int, options: dict[str, int]) -> tuple[nn.Module, torch.Tensor]:
+    """A backbone from a fixed seed, and what the global generator draws after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        return create_backbone(arch, streams=streams, **options), torch.randn(3)
+
+
+def _streams(backbone: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Tensors that each stream has for itself: name -> (visible, infrared)."""
+    state, found = backbone.state_dict(), {}
+    for name, value in state.items():
+        for visible, infrared in (("stem_visible.", "stem_infrared."), (".visible.", ".infrared.")):
+            if visible in name:
+                found[name] = (value, state[name.replace(visible, infrared)])
+    return found
+
+
+@pytest.mark.parametrize(("arch", "options"), RANDOM)
+def test_random_stems_are_drawn_independently(arch: str, options: dict[str, int]) -> None:
+    network, after = _drawn(arch, 2, options)
+    own = _streams(network)
+    convolutions = [pair for name, pair in own.items() if name.endswith("weight") and pair[0].ndim == 4]
+    assert convolutions
+    for visible, infrared in convolutions:
+        one, other = visible.flatten() - visible.mean(), infrared.flatten() - infrared.mean()
+        assert abs(float(one @ other / (one.norm() * other.norm()))) < 5 / len(one) ** 0.5
+        assert float(visible.std() / infrared.std()) == pytest.approx(1, abs=4 / len(one) ** 0.5)
+    # The same seed gives the same network, and what is drawn after the backbone does not know of the second stem.
+    again, after_again = _drawn(arch, 2, options)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+    single, after_single = _drawn(arch, 1, options)
+    assert torch.equal(after, after_again)
+    assert torch.equal(after, after_single)
+    shared = {name.replace("stem.visible.", "stem.").replace("patch_embed.visible.", "patch_embed."): value
+              for name, value in network.state_dict().items() if "infrared" not in name}  # fmt: skip
+    assert shared.keys() == single.state_dict().keys()
+    assert all(torch.equal(value, shared[name]) for name, value in single.state_dict().items())

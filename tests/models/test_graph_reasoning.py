@@ -8,7 +8,7 @@ from torch import nn
 
 from gloam.models.channel_similarity import ChannelSimilarity, similarity_gap
 from gloam.models.graph_reasoning import GraphReasoning, Relation
-from gloam.models.row_attention import gated_residual, row_attention
+from gloam.models.row_attention import attention_weights, gated_residual
 from tests.oracles import attention as oracle
 
 Parts = dict[str, dict[str, nn.Module | torch.Tensor]]
@@ -170,7 +170,7 @@ def test_similarity_gap_is_a_mean_over_pairs_with_a_known_bound() -> None:
 def test_rows_without_sources_are_empty_and_hidden_sources_have_no_gradient() -> None:
     scores = _maps(2, 3, 3)
     mask = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
-    weights = row_attention(scores, mask)
+    weights = attention_weights(scores, mask)
     torch.testing.assert_close(weights.sum(dim=2), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64).expand(2, 3))
     (gradient,) = torch.autograd.grad((weights * _maps(2, 3, 3, seed=1)).sum(), scores)
     assert torch.isfinite(gradient).all()

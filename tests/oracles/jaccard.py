@@ -1,4 +1,4 @@
-"""Jaccard distance and DBSCAN written as dense definitions (datasets-and-protocols.md 6.1-6.2, meta-prd.md 6.3)."""
+"""Jaccard distance and DBSCAN written as dense definitions (docs/methods/cluster_contrast.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HSD, PPA and memory updates as loops over samples (meta-prd.md 7-9)."""
+"""HSD, PPA and memory updates as loops over samples (docs/methods/metaprd.md)."""
 
 from __future__ import annotations
 

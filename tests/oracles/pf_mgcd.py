@@ -1,4 +1,4 @@
-"""Losses and memory of PF-MGCD with loops over images and stripes, as pf-mgcd.md 5, 6 and 9 read (float64)."""
+"""Losses and memory of PF-MGCD with loops over images and stripes, as docs/methods/pf_mgcd.md says (float64)."""
 
 from __future__ import annotations
 

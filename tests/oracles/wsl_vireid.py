@@ -1,4 +1,4 @@
-"""Second phase of WSL-VIReID with loops over images, as wsl-vireid.md 8 reads (float64)."""
+"""Second phase of WSL-VIReID with loops over images, as ``wsl.py`` of the release reads (float64)."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_worker_reports_a_write_error(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"")
     setup = {"file": "/dev/full", "offset": 0, "root": str(tmp_path / "set"), "height": 8, "width": 4}
-    process = cache._start_worker(json.dumps({**setup, "interpolation": "lanczos"}))
+    process = cache._start_worker(json.dumps({**setup, "interpolation": "lanczos", "stretch": "1%..99%"}))
     try:
         with pytest.raises(OSError, match="No space left"):
             cache._ask(process, [(0, paths[0])])

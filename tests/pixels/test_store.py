@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 import pickle
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
+from PIL import Image
 
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
 from gloam.pixels import cache as cache_module
 from gloam.pixels import store as store_module
+from gloam.pixels.cache import CacheKey
+from gloam.pixels.decode import STRETCH
 from gloam.pixels.store import CachedStore, DecodingStore, drop_unreadable, image_paths, open_store
 from tests.pixels.images import write_images
 
@@ -157,6 +164,96 @@ def test_stores_work_in_child_processes(
     assert receive.poll(30)
     np.testing.assert_array_equal(receive.recv(), expected)
     process.join()
+
+
+def _digest_before_stretches(key: CacheKey) -> str:
+    """The key of caches made before there was a stretch, of images that are there."""
+    header = [1, PIL.__version__, key.root.resolve().as_posix(), key.height, key.width, key.interpolation]
+    text = json.dumps(header)
+    for path in key.paths:
+        status = (key.root / path).stat()
+        text += f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def test_caches_of_8_bit_images_keep_their_key(tmp_path: Path, pictures: tuple[Path, list[str]]) -> None:
+    root, paths = pictures
+    for name in ("grey.png", "grey.tif"):
+        Image.new("L", (8, 8)).save(root / name)
+    for stretch in (STRETCH, "7000..9000"):
+        key = CacheKey(root, [*paths, "grey.png", "grey.tif"], 20, 12, "lanczos", stretch)
+        assert key.digest() == _digest_before_stretches(key)
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_each_stretch_of_deep_images_has_its_own_cache(tmp_path: Path, name: str) -> None:
+    values = np.arange(7000, 7000 + 20 * 12 * 8, 8, dtype=np.uint16).reshape(20, 12)
+    (tmp_path / "set").mkdir()
+    Image.fromarray(values).save(tmp_path / "set" / name)
+    found = {}
+    for stretch in (STRETCH, "7000..9000", "0..65535"):
+        cached = _open(tmp_path / "set", [name], cache=tmp_path / "cache", stretch=stretch)
+        direct = _open(tmp_path / "set", [name], cache="off", stretch=stretch)
+        found[stretch] = cached.read([0])
+        np.testing.assert_array_equal(found[stretch], direct.read([0]))
+    assert len(list((tmp_path / "cache").glob("*/pixels.npy"))) == 3
+    np.testing.assert_array_equal(found["0..65535"][0, 0], values >> 8)
+    key = CacheKey(tmp_path / "set", [name], 20, 12, "lanczos")
+    assert key.digest() != _digest_before_stretches(key)  # older caches hold the high byte
+
+
+def test_the_stretch_reaches_the_worker_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "CHUNK", 1)
+    (tmp_path / "set").mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((20, 12), 7000 + 500 * number, np.uint16)).save(tmp_path / "set" / f"{number}.png")
+    store = _open(tmp_path / "set", ["0.png", "1.png", "2.png"], cache=tmp_path / "cache", stretch="7000..9000")
+    assert store.read([0, 1, 2])[:, 0, 0, 0].tolist() == [0, 64, 128]
+
+
+def test_caches_are_for_their_owner_only(tmp_path: Path, pictures: tuple[Path, list[str]]) -> None:
+    root, paths = pictures
+    before = os.umask(0o022)
+    try:
+        _open(root, paths, cache=tmp_path / "cache")
+    finally:
+        os.umask(before)
+    modes = {p: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "cache", *(tmp_path / "cache").rglob("*"))}
+    assert len(modes) >= 5  # folder, lock, cache, pixels, info
+    assert {mode for p, mode in modes.items() if p.is_dir()} == {0o700}
+    assert {mode for p, mode in modes.items() if p.is_file()} == {0o600}
+
+
+def test_the_lock_of_a_cache_does_not_follow_a_link(
+    tmp_path: Path, pictures: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, paths = pictures
+    (tmp_path / "precious").write_text("kept")
+    digest = CacheKey(root, paths, 20, 12, "lanczos").digest()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f"{digest}.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(GloamError, match="cannot be written"):
+        _open(root, paths, cache=tmp_path / "cache")
+    monkeypatch.setenv("GLOAM_CACHE", str(tmp_path / "cache"))
+    assert isinstance(_open(root, paths), DecodingStore)
+    assert "cannot be written" in caplog.text
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_cache_without_a_name_is_refused(
+    tmp_path: Path, pictures: tuple[Path, list[str]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GloamError, match="empty name"):
+        _open(*pictures, cache=name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["set"]
+
+
+@pytest.mark.parametrize("cache", ["off", "auto"])
+def test_a_stretch_that_is_none_is_refused_at_once(tmp_path: Path, pictures: Any, cache: str) -> None:
+    with pytest.raises(GloamError, match="stretch 'high'"):
+        _open(*pictures, cache=cache, stretch="high")
 
 
 def test_no_images(tmp_path: Path) -> None:

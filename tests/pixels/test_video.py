@@ -109,6 +109,29 @@ def test_a_file_cut_behind_its_index_is_refused(tmp_path: Path) -> None:
         scan_video(tmp_path / "front.mp4")
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("a.mkv", "libx264"), ("a.mp4", "libx264")])
+@pytest.mark.parametrize("encoding", ["gbk", "latin-1"])
+def test_titles_in_another_encoding_do_no_harm(name: str, codec: str, encoding: str, tmp_path: Path) -> None:
+    title = {"gbk": "监控录像", "latin-1": "Türkamer"}[encoding].encode(encoding)
+    levels = write_video(tmp_path / name, 5, codec=codec, titles=("AAAABBBB", "CCCCDDDD"))
+    content = (tmp_path / name).read_bytes()
+    assert content.count(b"AAAABBBB") == content.count(b"CCCCDDDD") == 1
+    with pytest.raises(UnicodeDecodeError):
+        title.decode()
+    (tmp_path / name).write_bytes(content.replace(b"AAAABBBB", title).replace(b"CCCCDDDD", title))
+    video = scan_video(tmp_path / name)
+    assert video.length == 5
+    images = read_frames(video, np.array([4, 0]), 48, 16)
+    np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), levels[[4, 0]], atol=12)
+
+
+def test_videos_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "a.mp4", 3)
+    monkeypatch.setattr(video_module, "MAX_PIXELS", 48 * 16 - 1)
+    with pytest.raises(GloamError, match="16 x 48 pixels; at most 767"):
+        scan_video(tmp_path / "a.mp4")
+
+
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(GloamError, match=r"gloam\[video\]"):

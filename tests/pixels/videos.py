@@ -11,9 +11,18 @@ av = pytest.importorskip("av")
 
 
 def write_video(
-    path: Path, length: int, *, codec: str = "libx264", size: tuple[int, int] = (48, 16), seed: int = 0, gop: int = 4
+    path: Path,
+    length: int,
+    *,
+    codec: str = "libx264",
+    size: tuple[int, int] = (48, 16),
+    seed: int = 0,
+    gop: int = 4,
+    titles: tuple[str, str] | None = None,
 ) -> np.ndarray:
     """Write a video whose image ``i`` has brightness ``20 + 200 i / length`` and a fixed pattern.
+
+    ``titles`` are those of the file and of its stream.
 
     Returns:
         ``(length,)`` mean brightness written.
@@ -25,6 +34,8 @@ def write_video(
         stream = container.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = gop
+        if titles is not None:
+            container.metadata["title"], stream.metadata["title"] = titles
         if codec == "libx264":
             stream.codec_context.max_b_frames = 2
         for level in levels:

@@ -11,14 +11,14 @@ from gloam import cli
 from gloam.cli.recipe_flags import parse_overrides
 from gloam.datasets import list_datasets
 from gloam.errors import GloamError
-from gloam.recipes.recipe import RECIPES, list_recipes, load_recipe, validate
+from gloam.recipes.recipe import RECIPES, list_recipes, load_recipe, resolve, validate
 from tests.training.tiny import tiny_recipe
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_is_valid_short_and_survives_saving(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
-    recipe.check_methods()
+    resolve(recipe)
     assert recipe.data.name in list_datasets()
     assert recipe.description
     assert len((RECIPES / f"{name}.yaml").read_text().splitlines()) < 60
@@ -39,7 +39,7 @@ def test_misspelt_keys_are_named_with_the_nearest(tmp_path: Path) -> None:
 
 def test_misspelt_method_flag_is_named(tmp_path: Path) -> None:
     with pytest.raises(GloamError, match="margin"):
-        tiny_recipe(tmp_path, method={"name": "base", "margn": 0.3}).check_methods()
+        resolve(tiny_recipe(tmp_path, method={"name": "base", "margn": 0.3}))
 
 
 def test_unknown_recipe_offers_the_nearest() -> None:
@@ -124,3 +124,11 @@ def test_dry_run_prints_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 def test_missing_root_says_which_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "sysu_mm01/agw", "--weights", "none", "--method.arch", "tiny"]) == 2
     assert "--data.root" in capsys.readouterr().err
+
+
+def test_flags_are_changed_by_dotted_names() -> None:
+    recipe = load_recipe("sysu_mm01/agw").with_changes({"data.root": "/x", "optimizer.lr": 0.05, "method.wrt": "exact"})
+    assert (str(recipe.data.root), recipe.optimizer.lr, recipe.method["wrt"]) == ("/x", 0.05, "exact")
+    assert recipe.schedule == load_recipe("sysu_mm01/agw").schedule
+    with pytest.raises(GloamError, match=r"the changed recipe.*'optimizer\.rate'"):
+        recipe.with_changes({"optimizer.rate": 1})

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from gloam.errors import GloamError
-from gloam.sampling.base import SamplerConfig, create_sampler, random_state
+from gloam.sampling import create_sampler, list_samplers, sampler_options
+from gloam.sampling.base import random_state
+from gloam.sampling.identity import CameraIdentityOptions
+from tests.sampling.sizes import sized
 
-NAMES = [
-    "identity", "cross_modality_identity", "camera_identity", "modality_shuffle", "shuffle", "norm_triplet",
-    "cross_modality_triplet", "cross_modality_random", "cross_modality_identity_tracklet", "identity_cross_modality",
-]  # fmt: skip
+NAMES = list_samplers()
 
 
 def _data(
@@ -31,13 +31,13 @@ def _data(
 def _make(
     data: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int = 0, rank: int = 0, world_size: int = 1, **options: Any
 ) -> Any:
-    return create_sampler(SamplerConfig(**options), *data, seed=seed, rank=rank, world_size=world_size)
+    return create_sampler(sampler_options(options), *data, seed=seed, rank=rank, world_size=world_size)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_deterministic_in_seed_and_epoch(name: str) -> None:
     data = _data()
-    sampler = _make(data, name=name, identities=3)
+    sampler = _make(data, **sized(name))
     first = list(sampler)
     assert first
     assert len(sampler) == len(first)
@@ -47,17 +47,17 @@ def test_deterministic_in_seed_and_epoch(name: str) -> None:
     later = list(sampler)
     assert later != first
     assert len(sampler) == len(later)
-    resumed = _make(data, name=name, identities=3)
+    resumed = _make(data, **sized(name))
     resumed.set_epoch(3)
     assert list(resumed) == later
-    assert list(_make(data, seed=1, name=name, identities=3)) != first
+    assert list(_make(data, seed=1, **sized(name))) != first
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_processes_share_an_epoch_without_overlap(name: str) -> None:
     data = _data()
-    whole = list(_make(data, name=name, identities=3))
-    parts = [list(_make(data, rank=r, world_size=2, name=name, identities=3)) for r in range(2)]
+    whole = list(_make(data, **sized(name)))
+    parts = [list(_make(data, rank=r, world_size=2, **sized(name))) for r in range(2)]
     assert len(parts[0]) == len(parts[1]) == len(whole) // 2
     assert [b for pair in zip(*parts, strict=True) for b in pair] == whole[: 2 * len(parts[0])]
 
@@ -67,34 +67,32 @@ def test_outliers_are_never_drawn(name: str) -> None:
     labels, modalities, cams = _data()
     labels = labels.copy()
     labels[::5] = -1
-    drawn = np.concatenate(list(_make((labels, modalities, cams), name=name, identities=3)))
+    drawn = np.concatenate(list(_make((labels, modalities, cams), **sized(name))))
     assert (labels[drawn] >= 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_iterations_restart_the_strategy(name: str) -> None:
     data = _data()
-    once = list(_make(data, name=name, identities=3))
-    many = list(_make(data, name=name, identities=3, iterations=2 * len(once) + 1))
+    once = list(_make(data, **sized(name)))
+    many = list(_make(data, **sized(name), iterations=2 * len(once) + 1))
     assert len(many) == 2 * len(once) + 1
     assert many[: len(once)] == once
     assert many[len(once) : len(once) + 3] != once[:3]
-    assert len(_make(data, name=name, identities=3, iterations=5, world_size=2, rank=1)) == 5
+    assert len(_make(data, **sized(name), iterations=5, world_size=2, rank=1)) == 5
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in NAMES if n not in ("modality_shuffle", "shuffle", "cross_modality_random")]
-)
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("modality_shuffle", "shuffle", "modality_halves")])
 def test_too_few_identities(name: str) -> None:
     with pytest.raises(GloamError, match=r"needs 13 .*has 12.*sampler.identities"):
-        _make(_data(), name=name, identities=13)
+        _make(_data(), **sized(name, identities=13))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_to_draw(name: str) -> None:
     empty = (np.full(4, -1), np.array([0, 1, 0, 1]), np.zeros(4, int))
     with pytest.raises(GloamError):
-        list(_make(empty, name=name))
+        list(_make(empty, **sized(name)))
 
 
 def test_more_processes_than_batches() -> None:
@@ -102,7 +100,7 @@ def test_more_processes_than_batches() -> None:
         list(_make(_data(2, 4, 4), name="shuffle", batch_size=16, world_size=2))
 
 
-# --- cross_modality_identity: agw-and-ddag.md 1.3, wsl-vireid.md 4, pf-mgcd.md 10
+# --- cross_modality_identity
 
 
 def test_first_identities_of_the_published_run() -> None:
@@ -190,7 +188,7 @@ def test_identities_of_one_modality_are_named_or_skipped() -> None:
         _make((labels, np.zeros_like(labels), cams), identities=4)
 
 
-# --- camera_identity: meta-prd.md 4
+# --- camera_identity
 
 
 def test_camera_identity_prefers_other_cameras() -> None:
@@ -239,7 +237,16 @@ def test_partners_share_the_label() -> None:
     assert {b for a, b in seen if a == anchor} <= set(np.flatnonzero(labels == labels[anchor]).tolist())
 
 
-# --- without labels: mmgl.md 2.2
+def test_processes_draw_partners_independently() -> None:
+    one_person = (np.zeros(400, int), np.tile([0, 1], 200), np.zeros(400, int))
+    options = {"name": "shuffle", "batch_size": 50, "partners": True}
+    parts = [list(_make(one_person, rank=rank, world_size=2, **options)) for rank in range(2)]
+    partners = [np.array(part)[:, 50:] for part in parts]
+    # From one generator both processes would draw the same places of their lists.
+    assert (partners[0] == partners[1]).mean() < 0.1
+
+
+# --- without labels
 
 
 def test_modality_shuffle() -> None:
@@ -282,6 +289,6 @@ def test_random_state_is_private() -> None:
 
 
 def test_fewer_clusters_than_a_batch_needs_are_explained() -> None:
-    config = SamplerConfig(name="camera_identity", identities=3, instances=2)
+    config = CameraIdentityOptions(identities=3, instances=2)
     with pytest.raises(GloamError, match=r"needs 3 .* has 2\. .*method\.eps"):
         create_sampler(config, [0, 0, 1, -1, 1], [0] * 5, [0, 1, 0, 1, 1], seed=0)

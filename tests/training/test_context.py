@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import gloam.methods
+from gloam.datasets.weak import WeakLabels
+from gloam.inference.checkpoint import Checkpoint
 from gloam.methods import create_method
-from gloam.training.context import TrainingContext, mix_seed, pseudo_label_quality
+from gloam.methods.contract import EpochContext
+from gloam.training import run, training_data
+from gloam.training.context import TrainingContext, epoch_numbers, mix_seed, pseudo_label_quality
+from gloam.training.run import train
+from gloam.training.stage import Stage
+from tests.training.spy import Spy, WeakSpy
+from tests.training.tiny import tiny_recipe
+
+TRUTH, PARTNERS = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([2, 0, -1])
 
 
 def _context(**changes: Any) -> TrainingContext:
@@ -23,8 +37,6 @@ def _context(**changes: Any) -> TrainingContext:
         "cams": torch.zeros(6, dtype=torch.int64),
         "seed": 3,
         "extract": lambda function, rows: torch.zeros(6, 2),
-        "score_labels": lambda labels: pseudo_label_quality(labels, torch.tensor([0, 0, 0, 1, 1, 2])),
-        "partners": torch.tensor([2, 0, -1]),
     }
     return TrainingContext(create_method("base", 3, arch="tiny"), **(options | changes))
 
@@ -73,24 +85,112 @@ def test_perfect_labels_score_one_whatever_their_names() -> None:
 
 def test_reports_become_numbers_of_the_epoch() -> None:
     context = _context()
+    context.log("loss", 1)
     context.report_pseudo_labels(torch.tensor([0, 0, 0, 1, 1, -1]))
     context.report_correspondence(torch.tensor([0, 1, 1]), torch.tensor([2, 1, 0]), "pair")
-    assert context.logged["pseudo_labels_nmi"] == pytest.approx(1)
-    assert context.logged["pair_precision"] == pytest.approx(2 / 3)
-    assert context.logged["pair_recall"] == pytest.approx(1)
-    assert context.logged["pair_count"] == 3
+    numbers = epoch_numbers(context, TRUTH, PARTNERS)
+    assert next(iter(numbers)) == "loss"
+    assert numbers["pseudo_labels_nmi"] == pytest.approx(1)
+    assert numbers["pair_precision"] == pytest.approx(2 / 3)
+    assert numbers["pair_recall"] == pytest.approx(1)
+    assert numbers["pair_count"] == 3
 
 
 def test_without_weak_labels_only_the_number_of_pairs_is_known() -> None:
-    context = _context(partners=None)
+    context = _context()
     context.report_correspondence(torch.tensor([0]), torch.tensor([1]))
-    assert context.logged == {"match_count": 1.0}
+    assert epoch_numbers(context, TRUTH, None) == {"match_count": 1.0}
 
 
-def test_no_attribute_hands_out_the_hidden_truth() -> None:
-    truth, partners = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([2, 0, -1])
-    context = _context(score_labels=lambda labels: pseudo_label_quality(labels, truth), partners=partners)
-    reachable = [value for value in vars(context).values() if isinstance(value, Tensor)]
-    assert len(reachable) == 3
-    assert not any(value.shape == truth.shape and torch.equal(value, truth) for value in reachable)
-    assert not any(value.shape == partners.shape for value in reachable)
+def test_reports_of_another_size_are_refused_at_once() -> None:
+    context = _context()
+    with pytest.raises(ValueError, match="6 samples"):
+        context.report_pseudo_labels(torch.zeros(5))
+    with pytest.raises(ValueError, match="equally long"):
+        context.report_correspondence(torch.zeros(2), torch.zeros(3))
+
+
+def test_a_report_is_a_copy() -> None:
+    context = _context()
+    labels = torch.tensor([0, 0, 0, 1, 1, -1])
+    context.report_pseudo_labels(labels)
+    labels.fill_(0)
+    assert epoch_numbers(context, TRUTH, None)["pseudo_labels_nmi"] == pytest.approx(1)
+
+
+def _everything(thing: Any, seen: dict[int, Any]) -> Iterator[Any]:
+    """All values that attributes, items and bound objects lead to (what closures hide is out of reach)."""
+    if id(thing) in seen or isinstance(thing, type | ModuleType):
+        return
+    seen[id(thing)] = thing
+    yield thing
+    parts: list[Any] = [getattr(thing, "__self__", None)]
+    parts += list(vars(thing).values()) if hasattr(thing, "__dict__") else []
+    if isinstance(thing, dict):
+        parts += [*thing.keys(), *thing.values()]
+    elif isinstance(thing, list | tuple | set | frozenset):
+        parts += list(thing)
+    for part in parts:
+        yield from _everything(part, seen)
+
+
+class Attacker(WeakSpy):
+    """Probes every pair and every label, and remembers all that it can read afterwards."""
+
+    readable: ClassVar[list[Any]] = []
+    objects: ClassVar[list[Any]] = []
+
+    def on_epoch_start(self, context: EpochContext) -> None:
+        Spy.on_epoch_start(self, context)
+        for visible in range(self.num_classes):
+            for infrared in range(self.num_classes):
+                pair = (torch.tensor([visible]), torch.tensor([infrared]))
+                self.readable.append(context.report_correspondence(*pair, f"probe_{visible}_{infrared}"))
+        for sample in range(len(context.labels)):
+            labels = torch.full((len(context.labels),), -1)
+            labels[[0, sample]] = 0
+            self.readable.append(context.report_pseudo_labels(labels))
+        found = [value for value in _everything(context, {}) if not isinstance(value, nn.Module)]
+        self.objects.extend(found)
+        self.readable.extend(value.tolist() if isinstance(value, Tensor) else value for value in found)
+
+
+@pytest.fixture
+def _attacker() -> Iterator[None]:
+    with gloam.methods.registry.temporarily():
+        gloam.methods.register("attacker")(Attacker)
+        yield
+
+
+@pytest.mark.usefixtures("_attacker")
+def test_an_attacker_reads_the_same_whatever_the_truth_is(
+    sysu_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(
+        sysu_root, method={"name": "attacker", "arch": "none"}, data={"relabel": "per_modality"}, train={"epochs": 2}
+    )
+
+    def attack(folder: Path) -> tuple[list[str], list[Any]]:
+        Attacker.readable.clear()
+        Attacker.objects.clear()
+        path = train(recipe, output=folder, progress=False).path
+        history = Checkpoint.load(path / "checkpoints" / "last.ckpt").history
+        probes = [row[name] for row in history for name in row if name.endswith("_precision")]
+        plain = [repr(x) for x in Attacker.readable if isinstance(x, str | int | float | list | tuple | dict | None)]
+        return plain, probes
+
+    seen, probes = attack(tmp_path / "one")
+    assert {0.0, 1.0} == set(probes)  # the truth is in the log, one pair at a time
+    for kind in (training_data.TrainingData, WeakLabels, Stage):
+        assert not any(isinstance(thing, kind) for thing in Attacker.objects)
+
+    def falsified(*args: Any, **options: Any) -> training_data.TrainingData:
+        found = training_data.prepare_data(*args, **options)
+        found.truth = torch.randint(0, 10**6, found.truth.shape, generator=torch.Generator().manual_seed(1))
+        monkeypatch.setattr(found, "partners", lambda: torch.full((8,), 7))
+        return found
+
+    monkeypatch.setattr(run, "prepare_data", falsified)
+    others, other_probes = attack(tmp_path / "two")
+    assert other_probes != probes
+    assert seen == others

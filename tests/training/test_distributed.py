@@ -117,3 +117,19 @@ def test_torchruns_number_of_processes_counts(monkeypatch: pytest.MonkeyPatch, t
 def test_a_missing_gpu_is_named(tmp_path: Path) -> None:
     with pytest.raises(GloamError, match="gloam doctor"):
         create_fabric(tiny_recipe(tmp_path, train={"accelerator": "cuda"}))
+
+
+@pytest.mark.parametrize("name", ["pf_mgcd", "wsl_vireid"])
+def test_methods_whose_prototypes_follow_one_process_refuse_several(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(tmp_path, method={"name": name}, train={"devices": 2})
+    with pytest.raises(GloamError, match=rf"{name} cannot train in 2 processes.*prototypes.*train\.devices"):
+        create_fabric(recipe)
+    later = tiny_recipe(tmp_path, stages={"one": {}, "two": {"method": {"name": name}}}, train={"nodes": 2})
+    with pytest.raises(GloamError, match=f"{name} cannot train in 2 processes"):
+        create_fabric(later)
+    for key, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(GloamError, match=f"{name} cannot train in 4 processes"):
+        create_fabric(tiny_recipe(tmp_path, method={"name": name}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import gloam.methods
 from gloam import cli
 from gloam.errors import GloamError
 from gloam.inference.checkpoint import Checkpoint
-from gloam.inference.model import load_model
+from gloam.inference.loading import load_model
 from gloam.recipes.recipe import load_recipe
 from gloam.training import training_data as data
 from gloam.training.run import train
@@ -23,11 +24,12 @@ SPY = {"method": {"name": "spy"}, "train": {"epochs": 3, "iterations": 2}}
 
 
 @pytest.fixture(autouse=True)
-def _spies(monkeypatch: pytest.MonkeyPatch) -> None:
-    gloam.methods.list_methods()
-    monkeypatch.setitem(gloam.methods._methods._classes, "spy", Spy)
-    monkeypatch.setitem(gloam.methods._methods._classes, "spy_weak", WeakSpy)
-    Spy.events.clear()
+def _spies() -> Iterator[None]:
+    with gloam.methods.registry.temporarily():
+        gloam.methods.register("spy")(Spy)
+        gloam.methods.register("spy_weak")(WeakSpy)
+        Spy.events.clear()
+        yield
 
 
 def _last(run: Path) -> Checkpoint:

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from gloam.training.optimizers import OptimizerConfig, create_optimizer, set_learning_rate
-from gloam.training.schedule import ScheduleConfig, learning_rate_factor
+from gloam.recipes.sections import OptimizerConfig, ScheduleConfig
+from gloam.training.optimizers import create_optimizer, set_learning_rate
+from gloam.training.schedule import learning_rate_factor
 
 AGW = ScheduleConfig(milestones=(20, 50), warmup_epochs=10)
 DDAG = ScheduleConfig(milestones=(30, 50), warmup_epochs=10)

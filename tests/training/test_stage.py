@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gloam.batches.clips import FrameChoice, choose_frames
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.inference.checkpoint import Checkpoint
-from gloam.inference.model import load_model
+from gloam.inference.loading import load_model
 from gloam.inference.scoring import evaluate_runs
 from gloam.methods.contract import EpochContext
 from gloam.models.batch_norm_groups import group_batch_norm
@@ -33,11 +34,12 @@ SPIES = {"spy": Spy, "spy_unsupervised": UnsupervisedSpy, "spy_weak": WeakSpy}
 
 
 @pytest.fixture(autouse=True)
-def _spies(monkeypatch: pytest.MonkeyPatch) -> None:
-    gloam.methods.list_methods()
-    for name, cls in SPIES.items():
-        monkeypatch.setitem(gloam.methods._methods._classes, name, cls)
-    Spy.events.clear()
+def _spies() -> Iterator[None]:
+    with gloam.methods.registry.temporarily():
+        for name, cls in SPIES.items():
+            gloam.methods.register(name)(cls)
+        Spy.events.clear()
+        yield
 
 
 def _train(root: Path, folder: Path, **sections: Any) -> Path:
@@ -273,7 +275,7 @@ def _clip_recipe(folder: Path, **data: Any) -> Recipe:
         draw_clips(folder / "data"),
         data={"name": "hitsz_vcm", "frames": 3, **data},
         method={"name": "m3reid", "arch": "tiny"},
-        sampler={"name": "norm_triplet"},
+        sampler={"name": "identity"},
         train={"epochs": 1, "iterations": 2},
         evaluation={"protocols": None},
     )

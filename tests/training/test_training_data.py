@@ -9,6 +9,7 @@ import pytest
 from gloam.datasets import DatasetSplits, load_dataset
 from gloam.errors import GloamError
 from gloam.inference.sources import open_test_records
+from gloam.recipes.recipe import resolve
 from gloam.training.training_data import prepare_data
 from tests.analysis.clip_run import draw_clips
 from tests.training.tiny import tiny_recipe
@@ -29,7 +30,9 @@ def _clips(root: Path, **data: object) -> dict[str, object]:
 
 def test_hidden_truth_follows_the_records_that_are_left(damaged: DatasetSplits) -> None:
     method = {"name": "m3reid", "arch": "tiny"}
-    data = prepare_data(tiny_recipe(damaged.root, data=_clips(damaged.root), method=method), progress=False)
+    evaluation = {"protocols": None}
+    recipe = tiny_recipe(damaged.root, data=_clips(damaged.root), method=method, evaluation=evaluation)
+    data = prepare_data(resolve(recipe), progress=False)
     kept = [record for place, record in enumerate(damaged.train) if place != 3]
     assert [record.paths[-1] for record in data.records] == [record.paths[-1] for record in kept]
     assert len(data.records[0].paths) == len(kept[0].paths) - 1

@@ -12,7 +12,7 @@ import torch
 from gloam.datasets.weak import shuffle_labels_per_modality
 from gloam.errors import GloamError
 from gloam.inference.checkpoint import Checkpoint
-from gloam.inference.model import load_model
+from gloam.inference.loading import load_model
 from gloam.training import run as training_run
 from gloam.training import training_data
 from gloam.training.run import train
@@ -133,10 +133,10 @@ def test_shuffled_labels_are_never_merged(name: str, sysu_root: Path, tmp_path: 
     ("method", "relabel"),
     [
         (PF | {"relabel": False}, "per_modality"),
-        (WSL | {"supervision": "supervised"}, "per_modality"),
+        ({"name": "wsl_vireid", "arch": "tiny", "supervision": "supervised"}, "per_modality"),
         (PF, "none"),
         (WSL, "none"),
-        (WSL | {"supervision": "baseline"}, "none"),
+        ({"name": "wsl_vireid", "arch": "tiny", "supervision": "baseline"}, "none"),
     ],
 )
 def test_labels_and_supervision_must_agree(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gloam.recipes.merge import merge
 from gloam.recipes.recipe import Recipe
 
 
 def tiny_recipe(root: Path, **sections: Any) -> Recipe:
-    """Base on 48 x 16 images with the tiny backbone; sections are merged one level deep."""
+    """Base on 48 x 16 images with the tiny backbone; sections are merged as a stage's would be."""
     content: dict[str, Any] = {
         "data": {"name": "sysu_mm01", "root": str(root), "height": 48, "width": 16},
         "method": {"name": "base", "arch": "tiny"},
@@ -21,6 +22,4 @@ def tiny_recipe(root: Path, **sections: Any) -> Recipe:
         "train": {"epochs": 2, "iterations": 3, "accelerator": "cpu"},
         "evaluation": {"protocols": ["all_single"]},
     }
-    for name, value in sections.items():
-        content[name] = {**content[name], **value} if isinstance(content.get(name), dict) else value
-    return Recipe(**content)
+    return Recipe(**merge(content, sections))

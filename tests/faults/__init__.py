@@ -1,0 +1,1 @@
+"""What gloam does when the machine fails: killed, full, read-only, damaged, interrupted, fed hostile files."""
