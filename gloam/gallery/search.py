@@ -162,22 +162,14 @@ def _rerank(
 
     Reciprocity is decided outside of the best rows too: without their neighbours most of its gain is lost.
     """
-    from gloam.evaluation.rerank import k_reciprocal
+    from gloam.evaluation.rerank import rerank_blocks
 
     best = index.vectors(keys)
     around, _ = search(best, NEIGHBOURS)
     others = sorted({key for names in around for key in names} - set(keys))
     gallery = np.concatenate([best, index.vectors(others)]) if others else best
-    gallery = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
-
-    def squared(left: Float, right: Float) -> Float:
-        values: Float = np.clip(2 - 2 * left @ right.T, 0, None)
-        return values
-
-    query = vector[None]
-    distances = k_reciprocal(
-        squared(query, gallery), squared(query, query), squared(gallery, gallery), input_is_squared=True
-    )[0, : len(keys)]
+    _, block = next(rerank_blocks(vector[None], gallery))  # one query is one block
+    distances = block[0, : len(keys)]
     order = np.array(sorted(range(len(keys)), key=lambda place: (distances[place], keys[place])), dtype=np.int64)
     return order, distances
 
