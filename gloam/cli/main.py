@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from gloam import __version__, plugins
-from gloam.cli import data, export, gallery, gallery_upkeep, runs, start, train
+from gloam.cli import data, export, gallery, gallery_upkeep, runs, serve, start, train
 from gloam.cli.parsing import parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
@@ -48,6 +48,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gallery export": gallery_upkeep.export,
     "gallery import": gallery_upkeep.import_,
     "gallery merge": gallery_upkeep.merge,
+    "serve": serve.serve,
     "doctor": start.doctor,
 }
 
