@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from importlib import resources
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -104,15 +104,16 @@ def _watch(metrics: Metrics, service: Service) -> None:
 
 
 def _add_api(app: FastAPI, service: Service, settings: Settings, metrics: Metrics) -> None:
-    reader, editor = Depends(_needs("search", settings)), Depends(_needs("edit", settings))
+    reader: Any = Depends(_needs("search", settings))
+    editor: Any = Depends(_needs("edit", settings))
 
     @app.get("/v1/info", tags=["gallery"])
-    async def info(who: Annotated[Who, reader]) -> Info:
+    async def info(who: Who = reader) -> Info:
         """What the gallery holds, and what the caller may do."""
         return await service.info(who)
 
     @app.post("/v1/search", tags=["search"], openapi_extra=_body(SearchRequest))
-    async def search(request: Request, who: Annotated[Who, reader]) -> SearchAnswer:
+    async def search(request: Request, who: Who = reader) -> SearchAnswer:
         """Look for one person: by uploaded images, by rows of the gallery, or by vectors; several show one person."""
         asked, images = await _read(request, SearchRequest, settings)
         answer = await service.search(asked, images, who)
@@ -120,13 +121,13 @@ def _add_api(app: FastAPI, service: Service, settings: Settings, metrics: Metric
         return answer
 
     @app.post("/v1/rows", tags=["edit"], openapi_extra=_body(AddRequest))
-    async def add(request: Request, who: Annotated[Who, editor]) -> AddAnswer:
+    async def add(request: Request, who: Who = editor) -> AddAnswer:
         """Add images of single people, or replace rows of the same keys; answered when the disk has confirmed it."""
         asked, images = await _read(request, AddRequest, settings)
         return await service.add(asked, images, who)
 
     @app.delete("/v1/rows", tags=["edit"], openapi_extra=_body(EraseRequest))
-    async def erase(request: Request, who: Annotated[Who, editor]) -> EraseAnswer:
+    async def erase(request: Request, who: Who = editor) -> EraseAnswer:
         """Erase rows for good; with ``preview`` (the default) only say which."""
         asked, images = await _read(request, EraseRequest, settings)
         if images:
@@ -134,17 +135,17 @@ def _add_api(app: FastAPI, service: Service, settings: Settings, metrics: Metric
         return await service.erase(asked, who)
 
     @app.get("/v1/rows/{key:path}", tags=["gallery"])
-    async def row(key: str, who: Annotated[Who, reader]) -> RowAnswer:
+    async def row(key: str, who: Who = reader) -> RowAnswer:
         """What is known of one row."""
         return await service.row(key)
 
     @app.get("/v1/tracklets/{name:path}", tags=["gallery"])
-    async def tracklet(name: str, who: Annotated[Who, reader]) -> list[RowAnswer]:
+    async def tracklet(name: str, who: Who = reader) -> list[RowAnswer]:
         """Rows of one tracklet, in the order of time."""
         return await service.tracklet(name)
 
     @app.get("/v1/crops/{key:path}", tags=["gallery"], response_class=Response)
-    async def crop(key: str, who: Annotated[Who, reader]) -> Response:
+    async def crop(key: str, who: Who = reader) -> Response:
         """A small image (WebP) of one row. The key is looked up in the gallery; it is never a path."""
         return Response(await service.crop(key), media_type="image/webp")
 
@@ -166,6 +167,8 @@ def _file(content: bytes, media: str) -> Any:
 
 
 def _add_probes(app: FastAPI, service: Service, metrics: Metrics, settings: Settings) -> None:
+    reader: Any = Depends(_needs("search", settings))
+
     @app.get("/healthz", tags=["operation"], response_class=PlainTextResponse)
     async def health() -> str:
         """The process answers."""
@@ -179,7 +182,7 @@ def _add_probes(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
         return "ok"
 
     @app.get("/metrics", tags=["operation"], response_class=Response)
-    async def figures(who: Annotated[Who, Depends(_needs("search", settings))]) -> Response:
+    async def figures(who: Who = reader) -> Response:
         """Figures for Prometheus."""
         return Response(metrics.text(), media_type=MEDIA)
 

@@ -1,4 +1,4 @@
-"""What every request passes before anything reads it (names, origins, sizes, times, rates), and every answer's headers."""
+"""What every request passes first: names, origins, sizes, times and rates; and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ HEADERS = {
     b"cache-control": b"no-store",
 }
 _log = logging.getLogger("gloam.serve")
+_HEADERS = 16_384  # bytes of all headers: the parser's own limit does not see those that arrive at once
 _CLIENTS = 10_000  # whose rates are remembered
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _PROBES = ("/healthz", "/readyz")
@@ -78,6 +79,8 @@ class Gate:
             self._metrics.answered(route, scope["method"], status, time.perf_counter() - began)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _HEADERS:
+            raise Problem(431, f"The headers are larger than {_HEADERS:,} bytes.", "Send fewer.")
         host = headers.get(b"host", b"").decode("latin-1")
         names = self._settings.allowed_names
         if names is not None and _name_of(host) not in names:

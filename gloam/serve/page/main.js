@@ -101,6 +101,8 @@ async function find() {
   say(hits.length ? t("results.count", { count: hits.length, seconds }) : t("results.none"));
   by("notes").replaceChildren(...answer.notes.map((note) => make("li", {}, note)));
   show();
+  // On a narrow screen the form is above what was found.
+  if (matchMedia("(max-width: 760px)").matches && !document.activeElement?.closest("#hits")) by("results").scrollIntoView();
 }
 
 function show() {
