@@ -15,7 +15,7 @@ from gloam.augmentation.augmenter import normalize
 from gloam.batches.clips import FixedFrames
 from gloam.batches.loaders import test_loader
 from gloam.datasets import Record
-from gloam.errors import GloamError
+from gloam.errors import GloamError, fitting, smaller
 from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
 from gloam.progress import track
@@ -86,7 +86,7 @@ def extract_features(
         workers=workers,
         indices=mine,
     )
-    compute = function or method.extract
+    compute = fitting(function or method.extract, f"Try a batch size of {smaller(batch_size)} (--batch-size).")
     parts = []
     try:
         for loaded in track(loader, progress, total=len(mine), weigh=len):

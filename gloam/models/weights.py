@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gloam.checksums import damaged_part
 from gloam.errors import GloamError
 from gloam.models.timm_backbone import TimmBackbone
 from gloam.models.two_stream import TwoStreamBackbone
@@ -185,12 +187,18 @@ def _read_torch(path: Path) -> object:
     allowed += [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32")]
     try:
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        # Other software's files need not have valid checksums; ours do.
+        damaged = damaged_part(path) if isinstance(content, dict) and "gloam" in content else None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or ["it is empty or cut off"])[0]
         raise GloamError(
-            f"{path} could not be read as weights ({str(error).splitlines()[0]}). It may be cut off, of another "
+            f"{path} could not be read as weights ({reason}). It may be cut off, of another "
             "format, or hold objects other than tensors; export it again as a plain state dict."
         ) from error
+    if damaged:
+        raise GloamError(f"{path} is damaged: the checksum of {damaged} is wrong. Use another checkpoint of the run.")
+    return content
 
 
 def _unwrap(content: object) -> dict[str, Tensor]:
