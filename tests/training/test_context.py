@@ -155,10 +155,17 @@ class Attacker(WeakSpy):
         self.readable.extend(value.tolist() if isinstance(value, Tensor) else value for value in found)
 
 
+@pytest.fixture
+def _attacker() -> Iterator[None]:
+    with gloam.methods.registry.temporarily():
+        gloam.methods.register("attacker")(Attacker)
+        yield
+
+
+@pytest.mark.usefixtures("_attacker")
 def test_an_attacker_reads_the_same_whatever_the_truth_is(
     sysu_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(gloam.methods._methods._classes, "attacker", Attacker)
     recipe = tiny_recipe(
         sysu_root, method={"name": "attacker", "arch": "none"}, data={"relabel": "per_modality"}, train={"epochs": 2}
     )

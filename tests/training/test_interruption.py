@@ -29,12 +29,12 @@ SPY = {"method": {"name": "spy"}, "train": {"epochs": 3, "iterations": 4}}
 
 
 @pytest.fixture(autouse=True)
-def _spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    gloam.methods.list_methods()
-    monkeypatch.setitem(gloam.methods._methods._classes, "spy", Spy)
+def _spy() -> Iterator[None]:
     Spy.events.clear()
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    yield
+    with gloam.methods.registry.temporarily():
+        gloam.methods.register("spy")(Spy)
+        yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
