@@ -23,7 +23,9 @@ from gloam.batches.clips import all_clips
 from gloam.cli.recipe_flags import parse_overrides
 from gloam.errors import GloamError
 from gloam.inference.extraction import extract_features
-from gloam.inference.scoring import evaluate_runs, load_run, open_test_records
+from gloam.inference.loading import load_model
+from gloam.inference.scoring import evaluate_runs
+from gloam.inference.sources import open_test_records
 from gloam.methods import create_method
 from tests.analysis.clip_run import FRAMES, draw_clips, write_clip_run
 
@@ -146,10 +148,11 @@ def test_a_run_without_clips_is_refused(sysu_root: Path, tmp_path: Path, capsys:
 
 
 def test_a_run_that_tests_with_all_clips_averages_them(run: Path, tmp_path: Path) -> None:
-    root = load_run(run)[1].data.root
+    root = load_model(run).recipe.data.root
     assert root is not None
     both = write_clip_run(tmp_path / "m3", root, test_clip="all")
-    method, recipe, splits, _ = load_run(both)
+    model = load_model(both)
+    method, recipe, splits = model.method, model.recipe, model.load_splits()
     records, store = open_test_records(splits.gallery, splits.root, recipe.data)
     found = extract_features(method, records, store, frames=FRAMES, frame_choice="all", batch_size=7)
     expected, start = [], 0

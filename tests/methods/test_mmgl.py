@@ -11,9 +11,11 @@ import torch
 from gloam.augmentation.augmenter import normalize
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
-from gloam.inference.checkpoint import Checkpoint, load_model
+from gloam.inference.checkpoint import Checkpoint
+from gloam.inference.loading import load_model
 from gloam.losses.permutation import draw_orders, permutation_accuracy, shuffle_stripes
 from gloam.methods import create_method, mmgl
+from gloam.recipes.recipe import resolve
 from gloam.training.run import train
 from gloam.training.training_data import prepare_data
 from tests.methods.contract import MemoryContext, people
@@ -110,9 +112,9 @@ def test_an_epochs_accuracy_is_that_of_the_network_it_ends_with(tmp_path: Path, 
     )
     run = train(recipe, output=tmp_path / "run", progress=False).path
     checkpoint = Checkpoint.load(run / "checkpoints" / "last.ckpt")
-    method = load_model(run)
+    method = load_model(run).method
     assert isinstance(method, mmgl.MMGL)
-    data = prepare_data(recipe, progress=False)
+    data = prepare_data(resolve(recipe), progress=False)
     for modality in Modality:
         rows = np.array([i for i, record in enumerate(data.records) if record.modality is modality])
         images = normalize(torch.from_numpy(data.store.read(rows)))

@@ -59,7 +59,11 @@ OTHERS: dict[str, list[Any]] = {
     "top_k": [1],
 }
 # Names that a package may register stand beside those built in (tests/plugins trains with one).
-OTHERS_OF: dict[tuple[str, str], list[Any]] = {("base", "triplet"): [], ("agw", "triplet"): ["hard", "adp"]}
+OTHERS_OF: dict[tuple[str, str], list[Any]] = {
+    ("base", "triplet"): [],
+    ("agw", "triplet"): ["hard", "adp"],
+    ("wsl_vireid", "temperature"): [0.1],
+}
 # What an option needs beside it: the other half of a pair that acts together, or its absence from BASE.
 WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("cgrnet", "independent_stages"): {"graph": False},
@@ -80,6 +84,7 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("metaprd", "hsd_fallback"): {},
     ("pf_mgcd", "top_k"): {},
     ("wsl_vireid", "smoothing"): {"smoothing_from_epoch": 0},
+    ("wsl_vireid", "temperature"): {"smoothing": 0.9, "smoothing_from_epoch": 0},
     ("wsl_vireid", "smoothing_neighbours"): {"smoothing": 0.9, "smoothing_from_epoch": 0},
     ("wsl_vireid", "smoothing_from_epoch"): {"smoothing": 0.9},
     **{("metaprd", f"gcn_{name}"): {"gcn": True} for name in (
@@ -172,7 +177,7 @@ def _others(name: str, option: str) -> list[Any]:
 
 
 # Noise that makes clusters change and experts disagree: (strength, seed) of each data set that is played.
-NOISE = {"metaprd": [(1, 1)], "wsl_vireid": [(1, 1), (3, 2)]}
+NOISE = {"metaprd": [(1, 1)], "wsl_vireid": [(1, 1), (3, 2), (2, 5), (4, 7)]}
 
 
 def _data(name: str) -> list[Batch]:
