@@ -144,6 +144,8 @@ def evaluate(
     Raises:
         GloamError: wrong number of features, an unknown protocol or option, or nothing to match.
     """
+    if not splits.protocols:
+        return Results({})  # data for training only
     features = {"query": as_features(query_features), "gallery": as_features(gallery_features)}
     for name, found in features.items():
         if len(found) != len(getattr(splits, name)):

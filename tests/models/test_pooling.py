@@ -27,10 +27,10 @@ def test_the_learnable_mean_clamps_at_a_millionth() -> None:
 
 
 def test_the_fixed_mean_adds_its_epsilon_under_the_root() -> None:
-    """``(mean x^3 + 1e-12)^(1/3)`` as released: a channel without activation gives 1e-4, nothing is clamped."""
+    """``(mean x^3 + 1e-12)^(1/3)`` as released: no activation gives 1e-4, a negative entry counts as 0."""
     pool = create_pooling("gem").double()
-    assert pool(MAPS[:, :2])[0].tolist() == pytest.approx([(71 / 4 + 1e-12) ** (1 / 3), 1e-4], rel=1e-9)
-    assert GeM(exponent=2.0)(MAPS[:, :2])[0].tolist() == pytest.approx([(21 / 4) ** 0.5, 1e-6], rel=1e-6)
+    assert pool(MAPS[:, :2])[0].tolist() == pytest.approx([(72 / 4 + 1e-12) ** (1 / 3), 1e-4], rel=1e-9)
+    assert GeM(exponent=2.0)(MAPS[:, :2])[0].tolist() == pytest.approx([(20 / 4) ** 0.5, 1e-6], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["gem", "gem_learnable"])
