@@ -32,6 +32,7 @@ class RunFolder:
         self.path = path
         self._lock: IO[str] | None = None
         self._is_begun_here = False
+        self._parents_made: list[Path] = []
 
     @property
     def checkpoints(self) -> Path:
@@ -76,11 +77,12 @@ class RunFolder:
         """
         self._check_empty(begin_again)  # before a lock is put into a folder that is not ours
         wanted, number = self.path, 1
+        self._parents_made = [parent for parent in wanted.absolute().parents if not parent.exists()]
         try:
             wanted.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 try:
-                    self.path.mkdir(exist_ok=not unique)
+                    self.path.mkdir(mode=0o700, exist_ok=not unique)  # a run shows people: for its owner alone
                     break
                 except FileExistsError:
                     if not unique:
@@ -176,10 +178,15 @@ class RunFolder:
             sweep(folder)
 
     def discard(self) -> None:
-        """Remove the folder of a run that began here and failed before its first checkpoint or result."""
+        """Remove the folder of a run that began here and failed before its first checkpoint or result, and the empty
+        folders above it that were made for it."""
         with contextlib.suppress(GloamError):  # something else was put there
-            if self._is_begun_here and self.state() == "unstarted":
-                shutil.rmtree(self.path, ignore_errors=True)
+            if not self._is_begun_here or self.state() != "unstarted":
+                return
+            shutil.rmtree(self.path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another run is in one of them by now
+                for parent in self._parents_made:
+                    parent.rmdir()
 
 
 def default_folder(dataset: str, method: str) -> Path:

@@ -19,7 +19,7 @@ from gloam.inference.checkpoint import Checkpoint, restore_method
 from gloam.methods import create_method, get_method, list_methods
 from gloam.methods.contract import Method, MethodOptions
 from gloam.methods.contrastive_baselines import TwoViewMethod
-from gloam.recipes.recipe import load_recipe
+from gloam.recipes.recipe import load_recipe, resolve
 from tests.methods.contract import MemoryContext, people, with_views
 
 # A small network and little data for each method; everything else is the method's default.
@@ -368,7 +368,7 @@ def test_a_recipe_with_an_idle_option_is_refused_and_a_saved_run_with_one_goes_o
     recipe = load_recipe("sysu_mm01/caj")
     recipe = recipe.model_copy(update={"method": {**recipe.method, "arch": "tiny", "kl": 1.0}})
     with pytest.raises(GloamError, match=r"method\.kl 1\.0 changes nothing here.*method\.consistency"):
-        recipe.check_methods()
+        resolve(recipe)
     cls = get_method("agw")
     state = cls(4, cls.Options(**recipe.method_options)).state_dict()
     saved = Checkpoint(
