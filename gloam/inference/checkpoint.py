@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gloam import __version__
 from gloam.atomic import atomic_path
@@ -38,7 +38,7 @@ class _Text(BaseModel):
     stage: str
     epoch: int = Field(ge=0)
     num_classes: int = Field(ge=1)
-    label_map: dict[Annotated[int, BeforeValidator(int)], int]
+    label_map: dict[str, int]
     best: _Best | None
     history: list[dict[str, str | bool | int | float | None]]
     weak: dict[str, Any] | None
@@ -162,7 +162,7 @@ class Checkpoint:
             stage=text.stage,
             epoch=text.epoch,
             num_classes=text.num_classes,
-            label_map=text.label_map,
+            label_map={int(key): value for key, value in text.label_map.items()},
             method=content["method"],
             optimizer=content["optimizer"],
             precision=content["precision"],

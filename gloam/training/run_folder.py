@@ -80,7 +80,7 @@ class RunFolder:
             wanted.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 try:
-                    self.path.mkdir(exist_ok=not unique)
+                    self.path.mkdir(mode=0o700, exist_ok=not unique)  # file names tell who was seen where
                     break
                 except FileExistsError:
                     if not unique:
