@@ -53,8 +53,14 @@ class FinishedCache:
             self.bad[int(row)] = (int(row), str(reason), None if mark is None else (mark[0], mark[1], mark[2]))
 
     @classmethod
-    def open(cls, folder: Path, count: int | None = None) -> FinishedCache | None:
-        """The cache in a folder; None where it is missing, incomplete or of another number of images."""
+    def open(cls, folder: Path, count: int | None = None, *, touch: bool = True) -> FinishedCache | None:
+        """The cache in a folder; None where it is missing, incomplete or of another number of images.
+
+        Args:
+            folder: of the cache.
+            count: of its images; any if not given.
+            touch: note that it was used.
+        """
         try:
             info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
             found = cls(folder, info)
@@ -69,8 +75,9 @@ class FinishedCache:
         except Exception:
             # A damaged header ends in many kinds of errors, tokenize's among them; it is built again in any case.
             return None
-        with contextlib.suppress(OSError):
-            os.utime(folder)  # when it was last used
+        if touch:
+            with contextlib.suppress(OSError):
+                os.utime(folder)
         return found
 
     @classmethod
