@@ -160,7 +160,7 @@ def _train(
     except Interrupted as stop:
         stop.args = (continuation.farewell(folder, None if run is None else run.stopped_at),)
         if run is not None:
-            run.logs.line(str(stop))
+            run.logs.record(str(stop))
         raise
     finally:
         if run is not None:
