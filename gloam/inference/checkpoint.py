@@ -164,7 +164,7 @@ class Checkpoint:
             stage=text.stage,
             epoch=text.epoch,
             num_classes=text.num_classes,
-            label_map={int(key): value for key, value in text.label_map.items()},
+            label_map=text.label_map,
             method=content["method"],
             optimizer=content["optimizer"],
             precision=content["precision"],

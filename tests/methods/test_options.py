@@ -368,7 +368,7 @@ def test_a_recipe_with_an_idle_option_is_refused_and_a_saved_run_with_one_goes_o
     recipe = load_recipe("sysu_mm01/caj")
     recipe = recipe.model_copy(update={"method": {**recipe.method, "arch": "tiny", "kl": 1.0}})
     with pytest.raises(GloamError, match=r"method\.kl 1\.0 changes nothing here.*method\.consistency"):
-        resolve(recipe)
+        resolve(recipe).stages["train"].options.refuse_idle()
     cls = get_method("agw")
     state = cls(4, cls.Options(**recipe.method_options)).state_dict()
     saved = Checkpoint(
