@@ -13,7 +13,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gloam import __version__
 from gloam.atomic import atomic_path
-from gloam.checksums import damaged_part
 from gloam.datasets.records import RawId, raw_id
 from gloam.errors import GloamError, WriteError
 from gloam.methods import get_method
@@ -137,7 +136,7 @@ class Checkpoint:
         """
         if not path.is_file():
             raise GloamError(f"There is no checkpoint {path}.")
-        content = _read(path)
+        content = load_torch_file(path, cure="Use another checkpoint of the run.")
         if not isinstance(content, dict) or "format" not in content or "gloam" not in content:
             raise GloamError(
                 f"{path} is not a gloam checkpoint. To start from weights of other software use the recipe key weights."
@@ -205,25 +204,6 @@ class Checkpoint:
     def stage_recipe(self) -> Recipe:
         """The recipe of the stage that was running."""
         return self.recipe.resolved_stages()[self.stage]
-
-
-def _read(path: Path) -> Any:
-    """The content of a file of torch, without executing code.
-
-    Raises:
-        GloamError: cut off, damaged, or another kind of file.
-    """
-    cure = "Use another checkpoint of the run."
-    try:
-        damaged = damaged_part(path)
-    except Exception as error:
-        # zipfile raises several kinds for a file that is cut off or foreign; each means the same to a user.
-        raise GloamError(
-            f"{path} could not be read ({_reason(error)}). It may be cut off or damaged: {cure}"
-        ) from error
-    if damaged:
-        raise GloamError(f"{path} is damaged: the checksum of {damaged} is wrong. {cure}")
-    return load_torch_file(path, cure=cure)
 
 
 def _reason(error: Exception) -> str:

@@ -66,7 +66,7 @@ class DataFiles:
     def save(self, path: Path) -> None:
         """Write the table (CSV, compressed), atomically."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a name may hold any end of line
         writer.writerow(["path", self.kind])
         writer.writerows(self.marks.items())
         with atomic_path(path) as temporary, gzip.GzipFile(temporary, "wb", mtime=0) as file:
@@ -80,7 +80,7 @@ class DataFiles:
                 rows = list(csv.reader(io.StringIO(file.read().decode("utf-8", "surrogateescape"))))
             kind = rows[0][1]
             return cls("content" if kind == "content" else "times", dict(rows[1:]))
-        except (OSError, EOFError, ValueError, IndexError, zlib.error):
+        except (OSError, EOFError, ValueError, IndexError, csv.Error, zlib.error):
             return None
 
     def changes(self, before: DataFiles) -> list[str]:

@@ -75,7 +75,8 @@ class RunFolder:
         Raises:
             GloamError: it cannot be made, holds a run, or another process has it.
         """
-        self._check_empty(begin_again)  # before a lock is put into a folder that is not ours
+        if not unique:
+            self._check_empty(begin_again)  # before a lock is put into a folder that is not ours
         wanted, number = self.path, 1
         self._parents_made = [parent for parent in wanted.absolute().parents if not parent.exists()]
         try:

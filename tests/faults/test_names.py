@@ -94,7 +94,7 @@ def test_everything_works_below_a_folder_with_a_bad_name(
 ) -> None:
     """Data, run, recipe and outputs in folders that hold markup, an escape and a byte that is no UTF-8."""
     base = tmp_path / "[/x] \x1b[2J \udcff"
-    base.mkdir()
+    base.mkdir(parents=True)
     monkeypatch.chdir(base)
     root, run = base / "data", base / "run [bold]"
     shutil.copytree(sysu_root, root)
@@ -102,7 +102,7 @@ def test_everything_works_below_a_folder_with_a_bad_name(
     assert _run(["train", str(base / "recipe.yaml"), "--output", str(run), "--stop-after", "1"], capsys)[0] == 0
     assert _run(["train", "--resume", str(run)], capsys)[0] == 0
     assert "\x1b" not in (run / "log.txt").read_text(encoding="utf-8")
-    shutil.copy(root / "cam1" / "0001" / "0001.jpg", root / "cam1" / "0001" / "[/y]\udcfe.jpg")
+    shutil.copy(root / "cam1" / "0001" / "0001.jpg", root / "cam1" / "0001" / "[y]\udcfe.jpg")
     for words in (
         ["evaluate", str(run), "--protocol", "all_single"],
         ["rank-list", str(run), "--output", "list.png", "--queries", "2", "--top", "2"],
@@ -113,7 +113,7 @@ def test_everything_works_below_a_folder_with_a_bad_name(
         ["cache", "list"],
     ):
         code, shown = _run(words, capsys)
-        assert code == (2 if words[0] == "data" else 0), (words, shown)
+        assert code == 0, (words, shown)
     for suffix in ("npz", "csv", "parquet"):
         # Names that are no UTF-8 cannot be text in every format; then one message says so.
         code, shown = _run(["extract", str(run), str(root / "cam1" / "0001"), f"names.{suffix}"], capsys)

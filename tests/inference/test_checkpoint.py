@@ -48,9 +48,10 @@ def saved(tmp_path: Path) -> Path:
 
 def _rewrite(path: Path, change: Change) -> None:
     content = torch.load(path, weights_only=True)
-    text = json.loads(content["text"])
+    before = content["text"]
+    text = json.loads(before)
     change(content, text)
-    if "text" in content and isinstance(content["text"], str) and content["text"].startswith("{"):
+    if content.get("text") == before:  # else the change was made to the text as it is written
         content["text"] = json.dumps(text)
     torch.save(content, path)
 
@@ -92,16 +93,16 @@ def test_flipped_weights_are_refused_as_weights_too(saved: Path) -> None:
     saved.write_bytes(content)
     with pytest.raises(GloamError, match=r"is damaged: the checksum of .*data/\d+ is wrong"):
         Checkpoint.load(saved)
-    with pytest.raises(GloamError, match="the checksum of"):
+    with pytest.raises(GloamError, match=r"the checksum of .* is wrong\. Copy it again"):
         load_weights(torch.nn.Linear(4, 3), saved)
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, -1])
 def test_cut_off_files_are_named(size: int, saved: Path) -> None:
     saved.write_bytes(saved.read_bytes()[:size])
-    with pytest.raises(GloamError, match="cut off"):
+    with pytest.raises(GloamError, match="empty" if size == 0 else "cut off"):
         Checkpoint.load(saved)
-    with pytest.raises(GloamError, match="cut off"):
+    with pytest.raises(GloamError, match="empty" if size == 0 else "cut off"):
         load_weights(torch.nn.Linear(4, 3), saved)
 
 
@@ -131,7 +132,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "best of words": (_text(best={"score": "high", "epoch": 1.0}), r"best\.score"),
     "label map of words": (_text(label_map={"10": "zero"}), r"label_map\.10"),
     "label map with a gap": (_text(label_map={"10": 0, "11": 2}), "label map"),
-    "ids of 5,000 digits": (_text(label_map={"1" * 5000: 0}), "damaged"),
+    "an epoch of 5,000 digits": (_content(text='{"epoch": ' + "1" * 5000 + "}"), "damaged"),
     "recipe is a list": (_text(recipe=[]), "recipe"),
     "recipe of another program": (_text(recipe={"model": "x"}), "not a valid recipe"),
     "text is no JSON": (_content(text="{"), "damaged"),

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gloam.image_files import UnreadableImage
 from gloam.pixels import cache_worker
 from gloam.pixels.cache import CacheError, CacheKey, ensure_cache
-from gloam.pixels.decode import UnreadableImage, decode_image
+from gloam.pixels.decode import decode_image
 from gloam.pixels.finished_cache import FinishedCache
 from gloam.pixels.store import BadImageError, open_store
 from tests.pixels.images import write_images

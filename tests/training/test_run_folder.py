@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,11 @@ SPY = {"method": {"name": "spy"}, "train": {"epochs": 2, "iterations": 1}}
 
 
 @pytest.fixture(autouse=True)
-def _spy(monkeypatch: pytest.MonkeyPatch) -> None:
-    gloam.methods.list_methods()
-    monkeypatch.setitem(gloam.methods._methods._classes, "spy", Spy)
+def _spy() -> Iterator[None]:
     Spy.events.clear()
+    with gloam.methods.registry.temporarily():
+        gloam.methods.register("spy")(Spy)
+        yield
 
 
 def test_default_names_are_unique_within_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
