@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from gloam import __version__, plugins
-from gloam.cli import data, export, gallery, gallery_upkeep, runs, start, train
+from gloam.cli import cache, data, export, gallery, gallery_upkeep, runs, start, train
 from gloam.cli.parsing import parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
@@ -26,6 +26,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data list": data.data_list,
     "data check": data.data_check,
     "data draw": data.data_draw,
+    "cache list": cache.cache_list,
+    "cache check": cache.cache_check,
+    "cache clear": cache.cache_clear,
     "recipes": train.recipes,
     "train": train.train,
     "evaluate": runs.evaluate,
