@@ -1,8 +1,8 @@
 """Jaccard distance of k-reciprocal encodings in sparse form: an inverted index instead of N x N matrices.
 
-*Source*: Zhong et al., CVPR 2017, in the variant of SpCL, Cluster Contrast and MetaPRD (datasets-and-protocols.md 6.2,
-meta-prd.md 6.2): k1 neighbours including the item itself, local query expansion over k2. An encoding has a few hundred
-entries at most, and two items are closer than 1 only if they share one.
+*Source*: Zhong et al., CVPR 2017, in the variant of SpCL, Cluster Contrast and MetaPRD (``faiss_rerank.py`` of their
+releases): k1 neighbours including the item itself, local query expansion over k2. An encoding has a few hundred entries
+at most, and two items are closer than 1 only if they share one.
 """
 
 from __future__ import annotations

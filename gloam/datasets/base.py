@@ -74,7 +74,7 @@ Options = Mapping[str, Option]
 def relabel(pids: Iterable[int]) -> dict[int, int]:
     """Original training id -> label: the rank of the id among the ascending ids.
 
-    *Source*: datasets-and-protocols.md 0.1.
+    *Source*: the released loaders number ``set(pids)``, which ascends for small whole numbers.
     """
     return {pid: label for label, pid in enumerate(sorted(set(pids)))}
 

@@ -33,8 +33,8 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Open an image, convert it to RGB, then resize it (aspect ratio ignored).
 
-    *Source*: datasets-and-protocols.md 0.2 (decode, convert, then resize). EXIF orientation is ignored, as in the
-    references. 16-bit grey values keep their high byte, which is what Pillow itself does with 16-bit colour (a plain
+    *Source*: the loaders of AGW and M3-ReID (decode, convert, then resize). EXIF orientation is ignored, as there.
+    16-bit grey values keep their high byte, which is what Pillow itself does with 16-bit colour (a plain
     ``convert`` would clip everything above 255 to white). Transparency is dropped.
 
     Args:

@@ -176,7 +176,7 @@ def random_state(seed: int, epoch: int, *more: int) -> np.random.RandomState:
     """Private generator of an epoch.
 
     The legacy generator on purpose: epoch 0 then repeats the draws of the published SYSU-MM01 runs
-    (agw-and-ddag.md 1.1; seed 0 draws identities 329, 318, 317, 65, 59, 287, 212, 60 first).
+    (seed 0 draws identities 329, 318, 317, 65, 59, 287, 212, 60 first).
     """
     if epoch == 0 and not more and 0 <= seed < 2**32:
         return np.random.RandomState(seed)

@@ -17,7 +17,8 @@ Indices = NDArray[np.int64]
 def cross_modality_identity(config: SamplerConfig, labels: Indices, modalities: Indices, cams: Indices) -> Strategy:
     """P identities with K visible and K infrared images each; rows [visible block; infrared block], identity-major.
 
-    *Source*: agw-and-ddag.md 1.3 (default options, same order of draws), wsl-vireid.md 4 and pf-mgcd.md 10 (options).
+    *Source*: ``IdentitySampler`` of the AGW release (``utils.py``): default options, same order of draws. The samplers
+    of the WSL-VIReID and PF-MGCD releases: the other options.
     """
     visible = groups(labels, modalities == Modality.VISIBLE)
     infrared = groups(labels, modalities == Modality.INFRARED)
@@ -83,8 +84,8 @@ def _paired(
 def camera_identity(config: SamplerConfig, labels: Indices, modalities: Indices, cams: Indices) -> Strategy:
     """For every (pseudo-)identity an anchor image and K-1 more, preferably of other cameras; P*K rows a batch.
 
-    *Source*: meta-prd.md 4 (RandomMultipleGallerySampler of SpCL). An identity with one image contributes only that
-    image, which shifts the alignment of the rows behind it.
+    *Source*: ``RandomMultipleGallerySampler`` of the SpCL release, the same in Cluster Contrast and MetaPRD. An
+    identity with one image contributes only that image, which shifts the alignment of the rows behind it.
     """
     by_id = groups(labels)
     check_identities(
@@ -119,8 +120,8 @@ def camera_identity(config: SamplerConfig, labels: Indices, modalities: Indices,
 def modality_shuffle(config: SamplerConfig, labels: Indices, modalities: Indices, cams: Indices) -> Strategy:
     """B visible and B unrelated infrared images a batch, from independent permutations. Labels are not looked at.
 
-    *Source*: mmgl.md 2.2. ``floor(max(N_visible, N_infrared) / B)`` batches; the shorter list is extended by further
-    independent permutations.
+    *Source*: docs/methods/mmgl.md (MMGL's pre-training program was not released). ``floor(max(N_visible, N_infrared) /
+    B)`` batches; the shorter list is extended by further independent permutations.
     """
     size = config.batch_size or config.identities * config.instances
     lists = [np.flatnonzero(modalities == m) for m in (Modality.VISIBLE, Modality.INFRARED)]

@@ -1,6 +1,6 @@
 """The five strategies of video systems, and the classic identity sampler, which is the first of them.
 
-*Source*: m3-reid.md section 5, with the traps T5 to T7 of its section 17 repaired: identities without one modality are
+*Source*: ``data/sampler.py`` of the M3-ReID release, with three slips repaired: identities without one modality are
 left out instead of crashing, no epoch is empty, short groups are refilled, an identity short in one modality only is
 topped up.
 """

@@ -102,7 +102,7 @@ def test_more_processes_than_batches() -> None:
         list(_make(_data(2, 4, 4), name="shuffle", batch_size=16, world_size=2))
 
 
-# --- cross_modality_identity: agw-and-ddag.md 1.3, wsl-vireid.md 4, pf-mgcd.md 10
+# --- cross_modality_identity
 
 
 def test_first_identities_of_the_published_run() -> None:
@@ -190,7 +190,7 @@ def test_identities_of_one_modality_are_named_or_skipped() -> None:
         _make((labels, np.zeros_like(labels), cams), identities=4)
 
 
-# --- camera_identity: meta-prd.md 4
+# --- camera_identity
 
 
 def test_camera_identity_prefers_other_cameras() -> None:
@@ -239,7 +239,7 @@ def test_partners_share_the_label() -> None:
     assert {b for a, b in seen if a == anchor} <= set(np.flatnonzero(labels == labels[anchor]).tolist())
 
 
-# --- without labels: mmgl.md 2.2
+# --- without labels
 
 
 def test_modality_shuffle() -> None:

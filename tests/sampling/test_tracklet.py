@@ -1,4 +1,4 @@
-"""The five tracklet strategies: the invariants and worked lengths of m3-reid.md sections 5 and 18."""
+"""The five tracklet strategies: their invariants, and how long epochs are on the published sets."""
 
 from __future__ import annotations
 
