@@ -41,7 +41,9 @@ def training(variant: str, seed: int, root: Path, arch: str = "small", epochs: t
     switches = VARIANTS[variant]
     if switches is None:
         recipe = "sysu_mm01/base"
-        flags += f" --train.epochs {second} --schedule.name cosine --schedule.length {second} --schedule.warmup-epochs 1"
+        flags += (
+            f" --train.epochs {second} --schedule.name cosine --schedule.length {second} --schedule.warmup-epochs 1"
+        )
     else:
         recipe = "sysu_mm01/mmgl_base"
         flags += f" --stages.pretrain.train.epochs {first} --schedule.length {first} --schedule.warmup-epochs 2"
