@@ -1,6 +1,7 @@
 """BUPTCampus: 3,080 people as pixel-aligned visible and infrared tracklets from six cameras.
 
-*Source*: datasets-and-protocols.md 2.5 and 5, m3-reid.md 2.3. Cameras: LS3 0, G25 1, CQ1 2, W4 3, TSG1 4, TSG2 5.
+*Source*: ``dataloader.py`` of the dataset's authors, ``data/manager.py`` of M3-ReID. Cameras: LS3 0, G25 1, CQ1 2,
+W4 3, TSG1 4, TSG2 5.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """DukeMTMC-reID: withdrawn by its authors; gloam only reads a copy that already exists.
 
-*Source*: datasets-and-protocols.md 2.7.
+*Source*: the loaders of fast-reid and torchreid.
 """
 
 from __future__ import annotations

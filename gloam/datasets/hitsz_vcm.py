@@ -1,7 +1,7 @@
 """HITSZ-VCM: 927 people as visible and infrared tracklets from twelve cameras.
 
-*Source*: datasets-and-protocols.md 2.4 and 5, m3-reid.md 2.2. Cameras keep their numbers 1..12; one number is one
-place in both modalities.
+*Source*: Lin et al., CVPR 2022 (MITML); ``data/manager.py`` of M3-ReID. Cameras keep their numbers 1..12; one number is
+one place in both modalities.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RegDB: 412 people, ten visible and ten thermal images each, ten published train/test divisions.
 
-*Source*: datasets-and-protocols.md 2.2 and 5. Cameras: 1 visible, 2 thermal (no camera rule applies).
+*Source*: ``data_loader.py`` and ``data_manager.py`` of AGW. Cameras: 1 visible, 2 thermal (no camera rule applies).
 """
 
 from __future__ import annotations

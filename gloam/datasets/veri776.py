@@ -1,6 +1,6 @@
 """VeRi-776: 776 vehicles, twenty cameras, visible light.
 
-*Source*: datasets-and-protocols.md 2.10. Evaluated with the same-id-same-camera rule, as the ReID libraries do; the
+*Source*: the VeRi loader of fast-reid. Evaluated with the same-id-same-camera rule, as the ReID libraries do; the
 authors' own tool uses explicit good/junk lists per query.
 """
 

@@ -1,4 +1,4 @@
-"""Tiny dataset trees with the traps of datasets-and-protocols.md section 11. One valid JPEG, copied everywhere."""
+"""Tiny dataset trees with the traps of the real ones. One valid JPEG, copied everywhere."""
 
 from __future__ import annotations
 
