@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         group_batch_norm,
     )
     from gloam.models.channel_similarity import ChannelSimilarity, similarity_gap
+    from gloam.models.class_centers import ClassCenters
     from gloam.models.consensus_propagation import affinity_graph, consensus_share, propagate_consensus
     from gloam.models.dgcnn import DGCNN
     from gloam.models.embedding import Embedded, EmbeddingNet
@@ -64,6 +65,7 @@ _NAMES = {
     "backbone": "create_backbone has_residual_stages is_timm",
     "batch_norm_groups": "GroupedBatchNorm1d GroupedBatchNorm2d GroupedBatchNorm3d group_batch_norm",
     "channel_similarity": "ChannelSimilarity similarity_gap",
+    "class_centers": "ClassCenters",
     "consensus_propagation": "affinity_graph consensus_share propagate_consensus",
     "dgcnn": "DGCNN",
     "embedding": "Embedded EmbeddingNet",
@@ -102,6 +104,7 @@ __all__ = [
     "AveragePool",
     "BNNeck",
     "ChannelSimilarity",
+    "ClassCenters",
     "Classifier",
     "ClusterMemory",
     "CrossModalityGraph",

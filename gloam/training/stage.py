@@ -255,7 +255,7 @@ class Stage:
         return self.model.compute(self.data.records, self.data.store, indices=rows, workers=0)
 
     def _warn_about_light(self, modalities: Tensor) -> None:
-        if self.method.is_cross_modal and not self._warned_about_light:
+        if self.method.needs_both_modalities(self.method.options) and not self._warned_about_light:
             first = modalities[0]
             if bool((modalities == first).all()):
                 self._warned_about_light = True

@@ -140,11 +140,12 @@ def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:
             f"{splits.name} at {splits.root} has no test set, so evaluation.selection test has nothing to choose on. "
             "Use last or validation."
         )
-    if method.is_cross_modal and len(splits.modalities) < 2:
+    if method.needs_both_modalities(stage.options) and len(splits.modalities) < 2:
         modality = next(iter(splits.modalities)).name.lower()
         raise GloamError(
-            f"Method {name!r} learns across visible and infrared images, but {splits.name} has only {modality} "
-            "training images. Use cluster_contrast, spcl or metaprd on visible data."
+            f"Method {name!r} as configured learns across visible and infrared images, but {splits.name} has only "
+            f"{modality} training images. For images of one modality use the recipes bot and agw of a visible dataset "
+            "(own data: table/bot, table/agw_one_modality), or cluster_contrast, spcl or metaprd without labels."
         )
     if method.is_video and not recipe.data.frames:
         raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
