@@ -23,6 +23,7 @@ from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
 from gloam.inference.model import Model
 from gloam.methods.contract import Method
+from gloam.models.backbone import backbone_layers
 from gloam.pixels.store import PixelStore
 from gloam.progress import progress_bar
 from gloam.recipes.recipe import Recipe
@@ -73,7 +74,8 @@ class Stage:
             from gloam.models.batch_norm_groups import group_batch_norm
 
             group_batch_norm(method, recipe.train.bn_group)
-        optimizer = create_optimizer(recipe.optimizer, method.parameter_groups(recipe.optimizer.lr))
+        layers = backbone_layers(method) if recipe.optimizer.layer_decay < 1 else []
+        optimizer = create_optimizer(recipe.optimizer, method.parameter_groups(recipe.optimizer.lr), layers)
         self._module, self.optimizer = fabric.setup(method, optimizer)
         self._module.mark_forward_method("training_step")
         self._modalities = torch.tensor([int(record.modality) for record in data.records])

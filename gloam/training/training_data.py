@@ -19,6 +19,7 @@ from gloam.errors import GloamError, did_you_mean
 from gloam.evaluation.protocols import find_protocols
 from gloam.inference.sources import load_splits, open_records
 from gloam.methods.contract import Method
+from gloam.models.backbone import check_size
 from gloam.pixels.store import PixelStore
 from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage
 from gloam.sampling import IdentityBatches, PlainBatches
@@ -154,6 +155,9 @@ def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:
     feature = recipe.evaluation.feature
     if feature is not None and feature not in method.features:
         raise GloamError(f"Method {name!r} has no feature {feature!r}. {did_you_mean(feature, method.features)}")
+    if (arch := getattr(stage.options, "arch", None)) is not None:
+        # Before any image is decoded.
+        check_size(arch, (recipe.data.height, recipe.data.width))
     _check_labels(stage)
 
 
