@@ -1,0 +1,119 @@
+"""False match and false non-match rates along the scores, and their intervals from draws of identities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gloam.evaluation.pair_scores import BINS
+
+STEPS_A_DECADE = 8  # of false match rates along a curve
+LARGEST_RATE = 0.5
+Interval = tuple[float, float]
+
+
+def last_bin(fmr: NDArray[np.float64], target: float) -> int:
+    """The last bin up to which the rate stays at most the target; above all scores if the first one exceeds it."""
+    return max(int(np.searchsorted(fmr, target * (1 + 1e-12), side="right")) - 1, 0)
+
+
+def curve_bins(fmr: NDArray[np.float64], impostors: int) -> NDArray[np.int64]:
+    """Bins whose rates fall by even steps, from one half down to a single false match."""
+    decades = np.log10(LARGEST_RATE * impostors)
+    rates = LARGEST_RATE * 10.0 ** -np.arange(0, decades + 1e-9, 1 / STEPS_A_DECADE)
+    found = np.unique([last_bin(fmr, rate) for rate in rates])[::-1]
+    return found[fmr[found] > 0] if (fmr[found] > 0).any() else np.array([BINS - 1])
+
+
+def equal_error_rate(fmr: NDArray[np.float64], fnmr: NDArray[np.float64]) -> float:
+    """Where the two rates cross, on the line between the thresholds before and behind it."""
+    behind = int(np.argmax(fmr >= fnmr))
+    if behind == 0:
+        return float(fmr[0] + fnmr[0]) / 2
+    before = behind - 1
+    gap, next_gap = fnmr[before] - fmr[before], fnmr[behind] - fmr[behind]
+    share = gap / (gap - next_gap) if gap != next_gap else 0.0
+    return float(fmr[before] + share * (fmr[behind] - fmr[before]))
+
+
+class DrawnRates:
+    """Error rates of all draws along one curve, and the intervals that follow.
+
+    Args:
+        fmr: ``(T,)`` falling rates of all people.
+        scores: ``(T,)`` rising thresholds.
+        drawn_fmr: ``(B, T)``.
+        drawn_fnmr: ``(B, T)``.
+        confidence: of the intervals.
+        floor: rate that stands for none.
+    """
+
+    def __init__(
+        self,
+        fmr: NDArray[np.float64],
+        scores: NDArray[np.float64],
+        drawn_fmr: NDArray[np.float64],
+        drawn_fnmr: NDArray[np.float64],
+        confidence: float,
+        floor: float,
+    ) -> None:
+        usable = np.isfinite(drawn_fmr).all(axis=1) & np.isfinite(drawn_fnmr).all(axis=1)
+        self._fmr, self._scores = np.log(np.maximum(fmr, floor)), scores
+        self._drawn, self._fnmr = np.log(np.maximum(drawn_fmr[usable], floor)), drawn_fnmr[usable]
+        self._tails = [50 * (1 - confidence), 50 * (1 + confidence)]
+
+    def intervals(self, target: float, score: float) -> tuple[Interval, Interval, Interval]:
+        """Of the threshold, of the real FMR and of the real FNMR at ``score``.
+
+        The real FMR: every draw chooses its own threshold for the target, and all people show what it then does. A draw
+        is to all people as these are to everybody.
+        """
+        places = np.array([_place(rates, np.log(target)) for rates in self._drawn])
+        steps = np.arange(len(self._scores))
+        real = np.exp(np.interp(places, steps, self._fmr))
+        fnmr = [np.interp(score, self._scores, rates) for rates in self._fnmr]
+        return (
+            self._percentiles(np.interp(places, steps, self._scores)),
+            self._percentiles(real),
+            self._percentiles(fnmr),
+        )
+
+    def fnmr_band(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Interval of FNMR at each rate of the curve."""
+        steps = np.arange(len(self._scores))
+        found = np.array(
+            [
+                np.interp([_place(rates, rate) for rate in self._fmr], steps, fnmr)
+                for rates, fnmr in zip(self._drawn, self._fnmr, strict=True)
+            ]
+        )
+        if not len(found):
+            return np.zeros(len(steps)), np.ones(len(steps))
+        low, high = np.percentile(found, self._tails, axis=0)
+        return low, high
+
+    def eer_interval(self) -> Interval:
+        """Of the equal error rate."""
+        rates = []
+        for log_fmr, fnmr in zip(self._drawn, self._fnmr, strict=True):
+            fmr = np.exp(log_fmr)
+            # From the strict end on: rising false match rates.
+            rates.append(equal_error_rate(fmr[::-1], fnmr[::-1]))
+        return self._percentiles(rates)
+
+    def _percentiles(self, values: Any) -> Interval:
+        if not len(values):
+            return 0.0, 1.0  # no draw had both kinds of pairs: nothing is known
+        low, high = np.percentile(values, self._tails)
+        return float(low), float(high)
+
+
+def _place(rates: NDArray[np.float64], wanted: float) -> float:
+    """Where falling ``rates`` pass ``wanted``, in steps; the ends where they never do."""
+    behind = int(np.searchsorted(-rates, -wanted, side="left"))
+    if behind == 0 or behind == len(rates):
+        return float(min(behind, len(rates) - 1))
+    before = behind - 1
+    return before + float((rates[before] - wanted) / (rates[before] - rates[behind]))
