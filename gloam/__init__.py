@@ -18,7 +18,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gloam.datasets import list_datasets, load_dataset
     from gloam.errors import GloamError
+    from gloam.evaluation.calibration import Calibration
     from gloam.evaluation.ranking import rank_features, rank_metrics
+    from gloam.inference.calibrating import calibrate
     from gloam.inference.comparison import Matches, cluster, draw, evaluate, rerank, search
     from gloam.inference.features import Features
     from gloam.inference.loading import load_model
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
 
 # Public name -> module that defines it.
 _PUBLIC = {
+    "Calibration": "gloam.evaluation.calibration",
     "Features": "gloam.inference.features",
     "GloamError": "gloam.errors",
     "Matches": "gloam.inference.comparison",
     "Model": "gloam.inference.model",
+    "calibrate": "gloam.inference.calibrating",
     "cluster": "gloam.inference.comparison",
     "create_method": "gloam.methods",
     "draw": "gloam.inference.comparison",
@@ -50,11 +54,13 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Calibration",
     "Features",
     "GloamError",
     "Matches",
     "Model",
     "__version__",
+    "calibrate",
     "cluster",
     "create_method",
     "draw",

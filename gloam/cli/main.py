@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from gloam import __version__, plugins
-from gloam.cli import data, export, runs, start, train
+from gloam.cli import calibrate, data, export, runs, start, train
 from gloam.cli.parsing import parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "recipes": train.recipes,
     "train": train.train,
     "evaluate": runs.evaluate,
+    "calibrate": calibrate.calibrate,
     "extract": runs.extract,
     "export": export.export,
     "rank-list": runs.rank_list,

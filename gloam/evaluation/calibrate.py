@@ -198,8 +198,8 @@ def _why_not(people: People, name: str, counts: ScoreCounts) -> str:
     if counts.impostor[0] > 0.01 * counts.impostor.sum():
         share = counts.impostor[0] / counts.impostor.sum()
         return (
-            f"{share:.0%} of the impostor pairs have the score 1. The model has collapsed, or images of one person carry "
-            "the names of several."
+            f"{share:.0%} of the impostor pairs have the score 1. The model has collapsed, or images of one person "
+            "carry the names of several."
         )
     return ""
 
@@ -218,17 +218,27 @@ def _calibrate_pair(
     fmr, fnmr = np.cumsum(counts.impostor) / impostors, 1 - np.cumsum(counts.genuine) / genuine
     identities, between = identity_pairs(people, name)
     supported = [
-        target
-        for target in sorted(targets, reverse=True)
-        if supports(target, impostors, between) and fmr[0] <= target
+        target for target in sorted(targets, reverse=True) if supports(target, impostors, between) and fmr[0] <= target
     ]
     bins = curve_bins(fmr, impostors)
     drawn_fmr, drawn_fnmr = resample_rates(people, name, bins, weights)
-    drawn = DrawnRates(fmr[bins], smallest_scores[bins], drawn_fmr, drawn_fnmr, confidence, 0.1 / impostors)
+    drawn = DrawnRates(
+        fmr[bins],
+        fnmr[bins],
+        smallest_scores[bins],
+        drawn_fmr,
+        drawn_fnmr,
+        confidence=confidence,
+        floor=0.1 / impostors,
+        identities=min(identities, genuine),
+        genuine_pairs=genuine,
+    )
     thresholds = []
     for target in supported:
         last = last_bin(fmr, target)
-        score_interval, fmr_interval, fnmr_interval = drawn.intervals(target, float(smallest_scores[last]))
+        score_interval, fmr_interval, fnmr_interval = drawn.intervals(
+            target, float(smallest_scores[last]), float(fnmr[last])
+        )
         thresholds.append(
             Threshold(
                 target=target,

@@ -337,6 +337,14 @@ class Calibration(_Frozen):
             ) from error
 
 
+def calibration_file(run: str | Path) -> Path:
+    """Where the calibration of a run folder or of one of its checkpoints lies."""
+    path = Path(run)
+    if path.is_file():
+        path = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    return path / FILE
+
+
 def pair_name(pair: Pair) -> str:
     """The name of a pair of modalities, whatever their order.
 
@@ -360,6 +368,17 @@ def checked_prior(prior: float) -> float:
     if isinstance(prior, bool) or not isinstance(prior, int | float | np.number) or not 0 < prior < 1:
         raise GloamError(f"A prior is a probability between 0 and 1, such as 1 / 1000 for one in 1,000; not {prior!r}.")
     return float(prior)
+
+
+def one_in(count: float) -> float:
+    """The prior "one in ``count``" as a probability.
+
+    Raises:
+        GloamError: a number that is not above 1.
+    """
+    if isinstance(count, bool) or not isinstance(count, int | float) or not (1 < count < math.inf):
+        raise GloamError(f"A prior is given as one in so many people: a number above 1, such as 1000, not {count!r}.")
+    return 1 / count
 
 
 # What a false match rate needs. Fewer than ten false matches make no rate; and as pairs of two identities' images are

@@ -43,29 +43,37 @@ class DrawnRates:
 
     Args:
         fmr: ``(T,)`` falling rates of all people.
+        fnmr: ``(T,)`` rising rates of all people.
         scores: ``(T,)`` rising thresholds.
         drawn_fmr: ``(B, T)``.
         drawn_fnmr: ``(B, T)``.
         confidence: of the intervals.
         floor: rate that stands for none.
+        identities: with genuine pairs.
+        genuine_pairs: of them.
     """
 
     def __init__(
         self,
         fmr: NDArray[np.float64],
+        fnmr: NDArray[np.float64],
         scores: NDArray[np.float64],
         drawn_fmr: NDArray[np.float64],
         drawn_fnmr: NDArray[np.float64],
         confidence: float,
         floor: float,
+        identities: int,
+        genuine_pairs: int,
     ) -> None:
         usable = np.isfinite(drawn_fmr).all(axis=1) & np.isfinite(drawn_fnmr).all(axis=1)
         self._fmr, self._scores = np.log(np.maximum(fmr, floor)), scores
         self._drawn, self._fnmr = np.log(np.maximum(drawn_fmr[usable], floor)), drawn_fnmr[usable]
+        self._seen = fnmr
+        self._identities, self._pairs = identities, genuine_pairs
         self._tails = [50 * (1 - confidence), 50 * (1 + confidence)]
 
-    def intervals(self, target: float, score: float) -> tuple[Interval, Interval, Interval]:
-        """Of the threshold, of the real FMR and of the real FNMR at ``score``.
+    def intervals(self, target: float, score: float, fnmr: float) -> tuple[Interval, Interval, Interval]:
+        """Of the threshold, of the real FMR and of the real FNMR at ``score``, where ``fnmr`` was seen.
 
         The real FMR: every draw chooses its own threshold for the target, and all people show what it then does. A draw
         is to all people as these are to everybody.
@@ -73,11 +81,11 @@ class DrawnRates:
         places = np.array([_place(rates, np.log(target)) for rates in self._drawn])
         steps = np.arange(len(self._scores))
         real = np.exp(np.interp(places, steps, self._fmr))
-        fnmr = [np.interp(score, self._scores, rates) for rates in self._fnmr]
+        drawn = [float(np.interp(score, self._scores, rates)) for rates in self._fnmr]
         return (
             self._percentiles(np.interp(places, steps, self._scores)),
             self._percentiles(real),
-            self._percentiles(fnmr),
+            self._of_share(fnmr, float(np.var(drawn)) if drawn else 0.0),
         )
 
     def fnmr_band(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -91,8 +99,8 @@ class DrawnRates:
         )
         if not len(found):
             return np.zeros(len(steps)), np.ones(len(steps))
-        low, high = np.percentile(found, self._tails, axis=0)
-        return low, high
+        bounds = np.array([self._of_share(*pair) for pair in zip(self._seen, found.var(axis=0), strict=True)])
+        return bounds[:, 0], bounds[:, 1]
 
     def eer_interval(self) -> Interval:
         """Of the equal error rate."""
@@ -102,6 +110,22 @@ class DrawnRates:
             # From the strict end on: rising false match rates.
             rates.append(equal_error_rate(fmr[::-1], fnmr[::-1]))
         return self._percentiles(rates)
+
+    def _of_share(self, share: float, variance: float) -> Interval:
+        """Of a share of genuine pairs: exact for as many independent pairs as vary like the draws do.
+
+        Percentiles of the draws would say that what never happened cannot happen. *Source*: Clopper and Pearson (1934);
+        the number of pairs that count, between the identities and their pairs: Kish's effective sample size.
+        """
+        from scipy.stats import beta
+
+        variance *= self._identities / max(self._identities - 1, 1)
+        effective = share * (1 - share) / variance if variance > 0 else 0.0
+        count = float(np.clip(effective, self._identities, self._pairs))
+        misses, tails = share * count, np.array(self._tails) / 100
+        low = beta.ppf(tails[0], misses, count - misses + 1) if misses > 0 else 0.0
+        high = beta.ppf(tails[1], misses + 1, count - misses) if misses < count else 1.0
+        return float(low), float(high)
 
     def _percentiles(self, values: Any) -> Interval:
         if not len(values):
