@@ -4,7 +4,7 @@ Features are drawn, so the truth is known: identities around some styles of clot
 the infrared modality, and a part of each identity that only one modality shows. Calibrations of ``people`` identities
 are held against ``UNSEEN`` fresh ones. ``fmr_ratio`` is the real false match rate of a threshold over its target (1: as
 promised): median and extremes over the draws. ``covered`` is the share of draws whose 95 % interval of FMR holds the
-real one. ``fit`` says what is measured: ``pair`` (a threshold and a logistic per pair of modalities), ``pooled`` (one of
+real one. ``fit`` says what is measured: ``pair`` (threshold and logistic per pair of modalities), ``pooled`` (one of
 each from the pairs of all modalities together), ``isotonic`` (per pair). ``brier`` and ``ece`` judge probabilities of
 unseen pairs at equal priors, mean over the draws; ``ece`` of a rough fit is what it misses by.
 """

@@ -251,6 +251,7 @@ def _calibrate_pair(
             )
         )
     low, high = drawn.fnmr_band()
+    eer = equal_error_rate(fmr, fnmr)
     probability, quality = _fit_probability(counts, kind, identities, between)
     return PairCalibration(
         identities=identities,
@@ -266,8 +267,8 @@ def _calibrate_pair(
             fnmr_low=tuple(map(float, low)),
             fnmr_high=tuple(map(float, high)),
         ),
-        eer=equal_error_rate(fmr, fnmr),
-        eer_interval=drawn.eer_interval(),
+        eer=eer,
+        eer_interval=drawn.eer_interval(eer),
         probability=probability,
         quality=quality,
     )

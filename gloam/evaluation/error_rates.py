@@ -102,14 +102,14 @@ class DrawnRates:
         bounds = np.array([self._of_share(*pair) for pair in zip(self._seen, found.var(axis=0), strict=True)])
         return bounds[:, 0], bounds[:, 1]
 
-    def eer_interval(self) -> Interval:
-        """Of the equal error rate."""
-        rates = []
-        for log_fmr, fnmr in zip(self._drawn, self._fnmr, strict=True):
-            fmr = np.exp(log_fmr)
-            # From the strict end on: rising false match rates.
-            rates.append(equal_error_rate(fmr[::-1], fnmr[::-1]))
-        return self._percentiles(rates)
+    def eer_interval(self, eer: float) -> Interval:
+        """Of the equal error rate, where ``eer`` was seen."""
+        # From the strict end on: rising false match rates.
+        rates = [
+            equal_error_rate(np.exp(log_fmr[::-1]), fnmr[::-1])
+            for log_fmr, fnmr in zip(self._drawn, self._fnmr, strict=True)
+        ]
+        return self._of_share(eer, float(np.var(rates)) if rates else 0.0)
 
     def _of_share(self, share: float, variance: float) -> Interval:
         """Of a share of genuine pairs: exact for as many independent pairs as vary like the draws do.
