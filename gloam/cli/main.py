@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from gloam import __version__, plugins
-from gloam.cli import cache, data, export, gallery, gallery_upkeep, reports, runs, start, train
+from gloam.cli import cache, calibrate, data, export, gallery, gallery_upkeep, reports, runs, start, train
 from gloam.cli.parsing import parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": runs.evaluate,
     "results": reports.results,
     "compare": reports.compare,
+    "calibrate": calibrate.calibrate,
     "extract": runs.extract,
     "export": export.export,
     "rank-list": runs.rank_list,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         walk_images,
         whole_number,
     )
+    from gloam.datasets.fingerprint import data_fingerprint
     from gloam.datasets.folder_pattern import compile_pattern
     from gloam.datasets.hitsz_vcm import HITSZVCM
     from gloam.datasets.labelled_lists import labelled_records
@@ -58,6 +59,7 @@ _NAMES = {
         "list_images natural_key numbered_folders read_ids read_lines read_path_labels render_tree "
         "side_by_side some walk_images whole_number"
     ),
+    "fingerprint": "data_fingerprint",
     "folder_pattern": "compile_pattern",
     "hitsz_vcm": "HITSZVCM",
     "labelled_lists": "labelled_records",
@@ -104,6 +106,7 @@ __all__ = [
     "WeakLabels",
     "cameras",
     "compile_pattern",
+    "data_fingerprint",
     "decode_problem",
     "divide",
     "fitting_protocols",
