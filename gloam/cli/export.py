@@ -18,14 +18,15 @@ def export(
     output: Path,
     format: Literal["onnx", "torch-export", "safetensors"] = "onnx",
     modality: Literal["visible", "infrared"] | None = None,
+    input: Literal["uint8", "normalised"] = "uint8",
     feature: str | None = None,
     mirror: bool | None = None,
     data: DataRoot = None,
 ) -> None:
     """Write a trained model for other software, with proof that the file computes the same.
 
-    The graph takes uint8 images of the model's size and modalities; "gloam extract", "evaluate" and the rest take the
-    file in place of a run.
+    The graph takes modalities and images of the model's size: uint8, unless --input says otherwise. "gloam extract",
+    "evaluate" and the rest take the file in place of a run.
 
     Example:
         gloam export runs/sysu_mm01/agw/2026-01-31_12-00-00 --output exported --format onnx
@@ -35,6 +36,7 @@ def export(
         output: folder for model.onnx (.pt2, .safetensors) and proof.json.
         format: onnx (opset 18), torch-export (a program for torch.export.load), safetensors (weights only).
         modality: the only modality that the file shall take: a smaller and faster graph.
+        input: uint8 images, normalised inside the graph, or float32 images that are normalised already.
         feature: which of the method's features (AGW: fc, pool); the recipe's if not given.
         mirror: average each image with its mirror image inside the graph; the recipe's choice if not given.
         data: the run's dataset: its test set is then scored with both, and images of it are compared.
@@ -46,7 +48,7 @@ def export(
     model = load_model(run, feature=feature, mirror=mirror)
     splits = None if data is None else model.load_splits(data)
     file = output / f"model{SUFFIXES[format]}"
-    proof = export_with_proof(model, file, format, modality=modality, splits=splits)
+    proof = export_with_proof(model, file, format, modality=modality, takes=input, splits=splits)
     screen = console()
     screen.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True, highlight=False)
     if proof is None:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize as unit_length
 
+from gloam.augmentation.augmenter import normalize
 from gloam.batches.clips import choose_frames
 from gloam.datasets.records import DatasetSplits, Modality
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import evaluate
-from gloam.inference.export import ExportedGraph, example
+from gloam.inference.export import example
 from gloam.inference.model import Model
 from gloam.inference.scoring import embed_test
 from gloam.inference.sources import ModalityName, modality_numbers, open_records
@@ -79,7 +81,8 @@ def prove(
 ) -> Proof:
     """Compare a file with the model it was made from.
 
-    Batches of 1, 2, 7 and 33; visible, infrared and mixed; black, white and random images, and up to 64 real ones.
+    Batches of 1, 2, 7 and 33; visible, infrared and mixed; black, white and random images, and up to 64 real ones;
+    clips of other lengths. The model's side is what ``embed`` computes, not the graph that was exported.
 
     Args:
         model: the model.
@@ -87,15 +90,28 @@ def prove(
         modality: the only modality that the file takes.
         splits: the run's dataset, if it is at hand: its test set is scored with both, and images of it are compared.
     """
-    graph = ExportedGraph(model.method, model.mirror).to(model.device).eval()
+    takes_pixels = exported.method.takes_pixels
+
+    def ours_of(images: Tensor, modalities: Tensor) -> Tensor:
+        normalised = normalize(images)
+        features = model.extract(normalised, modalities)
+        if not model.mirror:
+            return features
+        return unit_length(features + model.extract(normalised.flip(-1), modalities), dim=1, eps=1e-12)
+
+    def theirs_of(images: Tensor, modalities: Tensor) -> Tensor:
+        return exported.extract(images if takes_pixels else normalize(images), modalities)
+
     kinds = None if modality is None else Modality[modality.upper()]
     ours: list[Tensor] = []
     theirs: list[Tensor] = []
     spent = {"model": np.inf, "file": np.inf}
     real = _real_images(model, splits, kinds) if splits is not None else None
+    was_training = model.method.training
+    model.method.eval()
     with torch.no_grad():
         for images, modalities in [*_drawn(model, kinds), *([real] if real is not None else [])]:
-            for side, compute, found in (("model", graph, ours), ("file", exported.extract, theirs)):
+            for side, compute, found in (("model", ours_of, ours), ("file", theirs_of, theirs)):
                 best = np.inf
                 for _ in range(_TIMED if len(images) == max(BATCHES) else 1):
                     started = time.perf_counter()
@@ -104,6 +120,7 @@ def prove(
                 found.append(features.cpu())
                 if len(images) == max(BATCHES):
                     spent[side] = min(spent[side], 1000 * best / len(images))
+    model.method.train(was_training)
     left, right = torch.cat(ours).double(), torch.cat(theirs).double()
     gap = (left - right).abs()
     return Proof(
@@ -121,6 +138,10 @@ def prove(
 def _drawn(model: Model, only: Modality | None) -> Iterator[tuple[Tensor, Tensor]]:
     shape = example(model)[0].shape[1:]
     generator = torch.Generator().manual_seed(1)
+    lengths = [] if len(shape) == 3 else [1, shape[0] + 3]
+    for length in lengths:
+        clips = torch.randint(0, 256, (3, length, *shape[1:]), generator=generator, dtype=torch.uint8)
+        yield clips, torch.tensor([0, 1, 0]) if only is None else torch.full((3,), int(only))
     for size in BATCHES:
         mixtures = (
             torch.zeros(size, dtype=torch.int64),
