@@ -24,7 +24,9 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
-def drawn_model(name: str, *, mirror: bool = False, seed: int = 0, **options: Any) -> Model:
+def drawn_model(
+    name: str, *, mirror: bool = False, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH), **options: Any
+) -> Model:
     """A small model whose every number is drawn: no norm is the identity, no gate is closed, no two stems agree."""
     method = small_method(name, **{**MORE.get(name, {}), **options})
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +38,8 @@ def drawn_model(name: str, *, mirror: bool = False, seed: int = 0, **options: An
     for parameter_name, parameter in method.named_parameters():
         if "gamma" in parameter_name or "gate" in parameter_name:
             parameter.data.copy_(0.3 + torch.rand(parameter.shape, generator=generator))
-    return Model(method.eval(), recipe_of(name, method), name=f"runs/{name}", mirror=mirror)
+    recipe = recipe_of(name, method).with_changes({"data.height": size[0], "data.width": size[1]})
+    return Model(method.eval(), recipe, name=f"runs/{name}", mirror=mirror)
 
 
 def recipe_of(name: str, method: Any, root: Path | None = None) -> Recipe:
