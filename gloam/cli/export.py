@@ -19,6 +19,7 @@ def export(
     format: Literal["onnx", "torch-export", "safetensors"] = "onnx",
     modality: Literal["visible", "infrared"] | None = None,
     input: Literal["uint8", "normalised"] = "uint8",
+    precision: Literal["32", "fp16", "int8"] = "32",
     feature: str | None = None,
     mirror: bool | None = None,
     data: DataRoot = None,
@@ -33,10 +34,12 @@ def export(
 
     Args:
         run: run folder or checkpoint file.
-        output: folder for model.onnx (.pt2, .safetensors) and proof.json.
+        output: folder for model.onnx (model_int8.onnx, .pt2, .safetensors) and proof.json.
         format: onnx (opset 18), torch-export (a program for torch.export.load), safetensors (weights only).
         modality: the only modality that the file shall take: a smaller and faster graph.
         input: uint8 images, normalised inside the graph, or float32 images that are normalised already.
+        precision: fp16, int8 (calibrated on training images: needs the dataset): smaller ONNX files, which are a space
+            of their own; proof.json says what they cost and bring.
         feature: which of the method's features (AGW: fc, pool); the recipe's if not given.
         mirror: average each image with its mirror image inside the graph; the recipe's choice if not given.
         data: the run's dataset: its test set is then scored with both, and images of it are compared.
@@ -46,9 +49,10 @@ def export(
     from gloam.inference.release import export_with_proof
 
     model = load_model(run, feature=feature, mirror=mirror)
-    splits = None if data is None else model.load_splits(data)
-    file = output / f"model{SUFFIXES[format]}"
-    proof = export_with_proof(model, file, format, modality=modality, takes=input, splits=splits)
+    # The run's own folder of data is known; it is asked for where nothing goes without it.
+    splits = None if data is None and precision != "int8" else model.load_splits(data)
+    file = output / f"model{'' if precision == '32' else f'_{precision}'}{SUFFIXES[format]}"
+    proof = export_with_proof(model, file, format, modality=modality, takes=input, precision=precision, splits=splits)
     screen = console()
     screen.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True, highlight=False)
     if proof is None:
@@ -62,4 +66,6 @@ def export(
     for protocol, scores in proof.scores.items():
         told = ", ".join(f"{name} {100 * s['rank1']:.2f} / {100 * s['mAP']:.2f}" for name, s in scores.items())
         screen.print(f"{protocol}: rank-1 / mAP {told}", highlight=False)
+    if proof.top1_changed is not None:
+        screen.print(f"{100 * proof.top1_changed:.1f} % of queries find another nearest image", highlight=False)
     screen.print(f"{output / 'proof.json'}", soft_wrap=True, highlight=False)
