@@ -65,13 +65,15 @@ def connect(url: str) -> Any:
             f"{KEY_VARIABLE} is set, but {plain(url)} is not encrypted. Use qdrants:// or {TLS_VARIABLE}=1 (TLS)."
         )
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return QdrantClient(
-        url=f"{'https' if secure else 'http'}://{host}:{parts.port or 6333}",
-        api_key=key,
-        timeout=60,
-        check_compatibility=False,  # asks the server in a thread that warns past everybody; what fails says so itself
-        **options,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a key goes to this machine unencrypted
+        return QdrantClient(
+            url=f"{'https' if secure else 'http'}://{host}:{parts.port or 6333}",
+            api_key=key,
+            timeout=60,
+            check_compatibility=False,  # asks the server in a thread that warns past everybody
+            **options,
+        )
 
 
 def _encryption(secure: bool) -> tuple[bool, dict[str, Any]]:
