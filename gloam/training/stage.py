@@ -84,7 +84,7 @@ class Stage:
         if recipe.train.iterations is not None:
             sampler = sampler.model_copy(update={"iterations": recipe.train.iterations})
         self._sampler_config = sampler
-        self._warned_about_light = False
+        self._warned_about_one_modality = False
 
     def run(self, first_epoch: int, after_epoch: Callable[[int, dict[str, Any]], None]) -> None:
         """Train epochs ``first_epoch`` .. ``recipe.train.epochs - 1``.
@@ -198,7 +198,7 @@ class Stage:
         with progress_bar(shown=self._progress) as bar:
             task = bar.add_task(f"{self.name} {epoch + 1}/{self.recipe.train.epochs}", total=None, note="")
             for step, loaded in enumerate(loader):
-                self._warn_about_light(loaded.modalities)
+                self._warn_about_one_modality(loaded.modalities)
                 batch = self._augment(loaded.to(self.fabric.device), generator)
                 # Fabric's own wrapper leaves methods other than forward in full precision on a single device.
                 with self.fabric.autocast():
@@ -254,14 +254,14 @@ class Stage:
         rows = torch.linspace(0, len(self.data.records) - 1, min(_PROBE, len(self.data.records))).long().numpy()
         return self.model.compute(self.data.records, self.data.store, indices=rows, workers=0)
 
-    def _warn_about_light(self, modalities: Tensor) -> None:
-        if self.method.is_cross_modal and not self._warned_about_light:
+    def _warn_about_one_modality(self, modalities: Tensor) -> None:
+        if self.method.is_cross_modal and not self._warned_about_one_modality:
             first = modalities[0]
             if bool((modalities == first).all()):
-                self._warned_about_light = True
-                light = Modality(int(first)).name.lower()
+                self._warned_about_one_modality = True
+                modality = Modality(int(first)).name.lower()
                 self.logs.warn(
-                    f"A batch holds only {light} images, so {self.recipe.method_name} compares no two modalities. "
+                    f"A batch holds only {modality} images, so {self.recipe.method_name} compares no two modalities. "
                     f"Sampler {self.recipe.sampler.name!r} allows that; cross_modality_identity does not."
                 )
 
