@@ -18,7 +18,7 @@ from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
 from gloam.interruption import Interrupted, listening
 
-TITLE = "gloam: person re-identification across light, cameras and supervision levels"
+TITLE = "gloam: person re-identification across modalities, cameras and supervision levels"
 
 # Command -> function. The first line of a docstring is its line in "gloam --help".
 COMMANDS: dict[str, Callable[..., Any]] = {
