@@ -18,7 +18,7 @@ from gloam.evaluation.pair_scores import PAIRS
 from gloam.evaluation.probabilities import logit, sigmoid
 
 FILE = "calibration.json"
-FORMAT = 1
+FORMAT: Literal[1] = 1
 FEW_IDENTITIES = 100
 Interval = tuple[float, float]
 Pair = str | tuple[str | Modality, str | Modality]
