@@ -2,7 +2,7 @@
 import { t } from "./texts.js";
 
 let token = "";
-const images = new Map(); // key -> promise of an object URL; the oldest go first
+const images = new Map(); // key -> promise of an image; the oldest go first
 const MOST_IMAGES = 500;
 
 /** An answer that is no success. */
@@ -57,15 +57,35 @@ export async function tracklet(name) {
   return (await ask(`/v1/tracklets/${encodeURIComponent(name)}`)).json();
 }
 
-/** URL of a row's image, or null. @param {string} key @returns {Promise<string | null>} */
-export function crop(key) {
+/** A row's image, or null. @param {string} key @returns {Promise<{blob: Blob, url: string} | null>} */
+function image(key) {
   if (!images.has(key)) {
-    images.set(key, ask(`/v1/crops/${encodeURIComponent(key)}`).then(async (answer) => URL.createObjectURL(await answer.blob())).catch(() => null));
+    images.set(key, load(key));
     if (images.size > MOST_IMAGES) {
-      const [oldest, url] = images.entries().next().value;
+      const [oldest, found] = images.entries().next().value;
       images.delete(oldest);
-      url.then((address) => address && URL.revokeObjectURL(address));
+      found.then((one) => one && URL.revokeObjectURL(one.url));
     }
   }
   return images.get(key);
+}
+
+async function load(key) {
+  try {
+    const blob = await (await ask(`/v1/crops/${encodeURIComponent(key)}`)).blob();
+    return { blob, url: URL.createObjectURL(blob) };
+  } catch (error) {
+    if (error instanceof Refused) return null;
+    throw error;
+  }
+}
+
+/** Address of a row's image, or null. @param {string} key @returns {Promise<string | null>} */
+export async function crop(key) {
+  return (await image(key))?.url ?? null;
+}
+
+/** A row's image as a file, or null. @param {string} key @returns {Promise<Blob | null>} */
+export async function cropFile(key) {
+  return (await image(key))?.blob ?? null;
 }

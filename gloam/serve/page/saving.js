@@ -1,5 +1,5 @@
 // The marked matches as a file: made here, sent nowhere.
-import { crop } from "./api.js";
+import { cropFile } from "./api.js";
 import { timeText } from "./results.js";
 import { t } from "./texts.js";
 
@@ -31,8 +31,7 @@ function escape(value) {
   return String(value ?? "").replace(/[&<>"']/g, (sign) => signs[sign]);
 }
 
-async function inline(url) {
-  const blob = await (await fetch(url)).blob();
+function inline(blob) {
   return new Promise((resolve) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
@@ -44,8 +43,8 @@ async function inline(url) {
 export async function saveHtml(hits, about) {
   const cards = [];
   for (const hit of hits) {
-    const url = await crop(hit.key);
-    const image = url ? `<img src="${await inline(url)}" alt="">` : "";
+    const file = await cropFile(hit.key);
+    const image = file ? `<img src="${await inline(file)}" alt="">` : "";
     const facts = [`${hit.rank}. ${hit.score.toFixed(3)}`, hit.key, `${t("time.camera", { camera: hit.camera })}, ${t(hit.modality)}`, timeText(hit.time), hit.tracklet, hit.person];
     cards.push(`<li>${image}${facts.filter(Boolean).map((fact) => `<div>${escape(fact)}</div>`).join("")}</li>`);
   }
