@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": runs.evaluate,
     "extract": runs.extract,
     "export": export.export,
+    "publish": export.publish,
     "rank-list": runs.rank_list,
     "embedding": runs.embedding,
     "curves": runs.curves,

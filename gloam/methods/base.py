@@ -86,3 +86,8 @@ class BaseSoftmax(Method[BaseOptions]):
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Backbone at a tenth of ``lr``, neck and classifier at ``lr``."""
         return self.net.parameter_groups(lr)
+
+    def to_published(self) -> dict[str, Any] | None:
+        """The release saves its state under ``net``."""
+        state = self.net.to_published()
+        return None if state is None else {"net": state}
