@@ -67,7 +67,7 @@ class EmbeddingNet(nn.Module):
         ]
 
     def to_published(self) -> dict[str, Tensor] | None:
-        """State under the names of the AGW release, dead layers included; None for networks that are not of its kind."""
+        """State under the names of the AGW release, dead layers included; None for networks of another kind."""
         if not isinstance(self.backbone, TwoStreamBackbone):
             return None
         heads = {

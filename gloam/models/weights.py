@@ -183,8 +183,12 @@ def to_reference_names(backbone: TwoStreamBackbone, *, whole: bool = False) -> d
             "or 1 for a file under their names."
         )
     infrared = "stem_infrared." if backbone.streams == 2 else "stem_visible."
+    rules = _reference_rules(["visible_block.base."] if own_stages else [])
+    if not own_stages:
+        # CGRNet's own modules.
+        rules = tuple(rule for rule in rules if "_block." not in rule[0])
     alive: dict[str, Tensor] = {}
-    for theirs, own, parts in _reference_rules(["visible_block.base."] if own_stages else []):
+    for theirs, own, parts in rules:
         source = infrared if own == "stem_infrared." else own
         for name, value in state.items():
             if name.startswith(tuple(f"{source}{part}" for part in parts)):
@@ -192,7 +196,7 @@ def to_reference_names(backbone: TwoStreamBackbone, *, whole: bool = False) -> d
     if not whole:
         return alive
     found: dict[str, Tensor] = {}
-    for theirs, own, _ in _reference_rules(["visible_block.base."] if own_stages else []):
+    for theirs, own, _ in rules:
         if theirs == "NL_":
             continue
         stem = infrared if own == "stem_infrared." else "stem_visible."

@@ -14,6 +14,7 @@ import yaml
 
 import gloam
 from gloam import cli
+from gloam.augmentation.augmenter import normalize
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.inference.published import FILES, publish
@@ -106,7 +107,7 @@ def test_every_method_comes_back_with_equal_bits(name: str, tmp_path: Path, sysu
         loaded = gloam.load_model(place)
         assert loaded.fingerprint == origin.fingerprint
         assert loaded.mirror == origin.mirror
-        images, modalities = some_images(model, 3).float(), MIXTURES["both"](3)
+        images, modalities = normalize(some_images(model, 3)), MIXTURES["both"](3)
         with torch.no_grad():
             assert torch.equal(loaded.extract(images, modalities), origin.extract(images, modalities))
 
