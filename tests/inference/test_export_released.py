@@ -27,6 +27,7 @@ WITH_LAYOUT = [name for name in list_methods() if name not in WITHOUT_LAYOUT]
 # State of gloam's own that no release has and no feature depends on.
 OWN = {
     "ddag": {"epoch_loss", "epoch_steps", "graph_weight"},
+    "metaprd": {"collected"},
     "spcl": {"independence_threshold"},
     "wsl_vireid": {"consistent", "contradictory", "prototypes", "trusted", "weak_on"},
 }
