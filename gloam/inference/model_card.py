@@ -36,7 +36,7 @@ def model_card(about: Mapping[str, Any], scores: Results | None, digests: Mappin
         "---",
         f"# {about['method']} on {data['title']}",
         "",
-        f"Features for person re-identification, made by [gloam](recipe.yaml) {about['gloam']}. "
+        f"Features for person re-identification, made by gloam {about['gloam']}. "
         f"{about['recipe'].get('description') or ''}".strip(),
         "",
         "| | |",

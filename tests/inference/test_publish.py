@@ -222,7 +222,7 @@ def test_up_to_the_hub_and_back(run: Path, tmp_path: Path, hub: FakeHub, capsys:
     words = ["publish", str(run), str(tmp_path / "out"), "--push", "somebody/agw-sysu"]
     assert cli.main(words) == 0
     assert f"{hub.address}/somebody/agw-sysu/commit/" in capsys.readouterr().out
-    assert hub.created[0]["private"] is True
+    assert "private" in (hub.created[0].get("visibility"), "private" if hub.created[0].get("private") else "")
     uploaded = hub.commits["somebody/agw-sysu"][-1]
     assert {name: (tmp_path / "out" / name).read_bytes() for name in FILES} == uploaded
     model = gloam.load_model("hf://somebody/agw-sysu")
