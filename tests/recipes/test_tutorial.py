@@ -38,8 +38,11 @@ def test_the_tutorial_runs_as_printed(
     assert scores["mAP"] > 0.3
     with Image.open("ranked.png") as picture:
         assert min(picture.size) > 100
-    table = pd.read_parquet("features.parquet")
-    assert set(table["pid"].astype(str)) == {path.name for path in Path("photos").iterdir()}
+    people = {path.name for path in Path("photos").iterdir()}
+    gallery = pd.read_parquet("gallery.parquet")
+    assert set(gallery["pid"]) < people
+    assert len(set(gallery["pid"])) == len(people) // 2
+    assert len(pd.read_parquet("person.parquet")) == len(list(Path("photos/0002").iterdir()))
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(compile(snippet, "tutorial", "exec", dont_inherit=True), {"__name__": "tutorial"})
     assert "0002" in capsys.readouterr().out
