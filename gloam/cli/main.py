@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": runs.evaluate,
     "results": reports.results,
     "compare": reports.compare,
+    "report": reports.report,
     "extract": runs.extract,
     "export": export.export,
     "rank-list": runs.rank_list,
