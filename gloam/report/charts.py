@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -20,8 +21,8 @@ from gloam.visualize.curves import COLOURS, STYLES
 INK = "#333333"  # replaced by the page's own colour, light or dark
 _SIZE = (5.6, 3.3)
 _BOX = (0.115, 0.15, 0.865, 0.81)  # of the axes in the figure: the page's script finds points by it
-_FONT = {"font.family": "sans-serif", "svg.fonttype": "none", "text.color": INK, "axes.labelcolor": INK}
-_AXES = {"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 10}
+_FONT: dict[Any, Any] = {"font.family": "sans-serif", "svg.fonttype": "none", "text.color": INK, "axes.labelcolor": INK}
+_AXES: dict[Any, Any] = {"axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "font.size": 10}
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,3 @@ def _told(what: str, lines: Mapping[str, Line]) -> str:
         f"{label} begins at {line.values[0]:.1f} % and ends at {line.values[-1]:.1f} %" for label, line in lines.items()
     ]
     return f"{what}: {'; '.join(starts)}"
-
-
-def percent(values: Sequence[float]) -> list[str]:
-    """Percent with one decimal."""
-    return [f"{100 * value:.1f}" for value in values]

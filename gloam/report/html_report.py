@@ -100,8 +100,11 @@ def write_report(
     count = queries if len(systems) == 1 else max(queries // 3, 1)
     sections = []
     for number, system in enumerate(systems):
-        features, left_out = None, "only the scores were asked for (--scores-only)"
-        if not scores_only:
+        features: TestFeatures | None
+        left_out: str | None
+        if scores_only:
+            features, left_out = None, "only the scores were asked for (--scores-only)"
+        else:
             features, left_out = _embed(system.runs[0], data_root, batch_size, device)
         sections.append(section_of(number, system, features, left_out, protocol=protocol, faces=faces, queries=count))
     write_text(output, render(sections))
