@@ -43,6 +43,9 @@ class DataConfig(Options):
     cache: str = Field("auto", min_length=1, description="auto, off (decode on the fly) or a folder for decoded pixels")
     workers: int = Field(0, ge=-1, le=1024, description="loader processes; -1: one per core")
     on_bad_image: Literal["fail", "skip"] = Field("fail", description="what to do with an unreadable image")
+    fingerprint: Literal["times", "content", "names"] = Field(
+        "times", description="what a resume compares image files by: size and time, every byte, or the names alone"
+    )
 
     idle_when: ClassVar = {"train_clip": ("frames", (None,)), "test_clip": ("frames", (None,))}
 
@@ -59,6 +62,9 @@ class OptimizerConfig(Options):
     weight_decay: float = Field(5e-4, ge=0, le=1000, description="on every parameter, norms and biases too")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="adam, adamw")
     eps: float = Field(1e-8, gt=0, le=1, description="adam, adamw")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="rate of a layer of the backbone over that of the next one; the last has its own"
+    )
     options: dict[str, Any] = Field({}, description="what a timm or registered optimiser takes beside these")
 
     idle_when: ClassVar = {
