@@ -135,10 +135,8 @@ def _ask(
                 asked = {"vectors": {"fingerprint": digest, "rows": [vector.tolist()]}}
                 answer = await http.post("/v1/search", json=asked)
             else:
-                parts = {
-                    "request": (None, json.dumps({"top": 20}), "application/json"),
-                    "image": ("a", buffer.getvalue()),
-                }
+                parts: Any = {"request": (None, json.dumps({"top": 20}), "application/json")}
+                parts["image"] = ("a", buffer.getvalue())
                 answer = await http.post("/v1/search", files=parts)
             answers.append((time.perf_counter() - began, answer.status_code))
 

@@ -43,11 +43,47 @@ def serve(
         origin: a page of another origin that may use the interface, such as https://host; may be repeated.
         open_browser: open the page when the server is ready.
     """
+    open_page(
+        gallery,
+        host=host,
+        port=port,
+        token_file=token_file,
+        role=role,
+        model=model,
+        no_model=no_model,
+        device=device,
+        name=name,
+        origin=origin,
+        open_browser=open_browser,
+    )
+
+
+def require_packages() -> None:
+    """Raises GloamError, which says what to install, where a package of the server is missing."""
     try:
-        from gloam.serve.app import create_app
+        import gloam.serve.app  # noqa: F401
     except ImportError as error:
         raise GloamError(f"gloam serve needs further packages ({error.name}): pip install 'gloam[serve]'") from error
+
+
+def open_page(
+    gallery: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: Path | None = None,
+    role: Literal["reader", "editor"] = "reader",
+    model: Path | None = None,
+    no_model: bool = False,
+    device: str = "auto",
+    name: tuple[str, ...] = (),
+    origin: tuple[str, ...] = (),
+    open_browser: bool = False,
+) -> None:
+    """Serve a gallery until the process is told to end; arguments are those of :func:`serve`."""
+    require_packages()
     from gloam.gallery.gallery import open_gallery
+    from gloam.serve.app import create_app
     from gloam.serve.server import listen, run
     from gloam.serve.settings import Settings
     from gloam.serve.tokens import Tokens
@@ -60,12 +96,10 @@ def serve(
         names=tuple(word.lower() for word in name),
         origins=origin,
     )
-    screen = console()
     opened = open_gallery(gallery, run=model, device=device)
     place = listen(settings)
     try:
-        embedder = None if no_model else opened.model
-        app = create_app(opened, settings, model=embedder)
+        app = create_app(opened, settings, model=None if no_model else opened.model)
     except BaseException:
         place.close()
         raise
@@ -79,7 +113,9 @@ def serve(
         )
 
     def ready() -> None:
+        screen = console()
         screen.print(f"{len(opened):,} rows at {address}  (Ctrl-C ends it)", soft_wrap=True, highlight=False)
+        screen.file.flush()
         if open_browser:
             import webbrowser
 

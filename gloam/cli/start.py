@@ -7,7 +7,7 @@ from pathlib import Path
 from gloam.console import console
 
 
-def demo(output: Path = Path("demo"), seed: int = 0) -> None:
+def demo(output: Path = Path("demo"), seed: int = 0, serve: bool = False, port: int = 8000) -> None:
     """Draw people, train a small AGW, evaluate it, compare it, search a gallery (below four minutes on two cores).
 
     Example:
@@ -16,10 +16,19 @@ def demo(output: Path = Path("demo"), seed: int = 0) -> None:
     Args:
         output: folder for the drawn data, the run, the table, the rank-list figure, the gallery and its hits.
         seed: seed of the drawing and of the training.
+        serve: open the gallery on a page at the end (needs the extra serve); one that an earlier demo made is opened
+            at once.
+        port: of the page.
     """
+    from gloam.cli.serve import open_page, require_packages
     from gloam.demo import run_demo
 
-    run_demo(output, seed=seed)
+    if serve:
+        require_packages()
+    if not serve or not (output / "gallery").is_dir():
+        run_demo(output, seed=seed)
+    if serve:
+        open_page(str(output / "gallery"), port=port)
 
 
 def doctor() -> None:

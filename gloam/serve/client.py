@@ -198,6 +198,7 @@ class Client:
             answer["exact"],
             again,
             self._crops,
+            lambda: [_small(content) for _, (_, content, _) in files],
         )
 
     def _crops(self, keys: Sequence[str]) -> dict[str, bytes]:
@@ -249,6 +250,17 @@ def _file(image: Any) -> tuple[str, bytes, str]:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")
     return "image.png", buffer.getvalue(), "image/png"
+
+
+def _small(content: bytes) -> bytes:
+    """A small copy of a query, for a page of hits."""
+    import numpy as np
+    from PIL import Image
+
+    from gloam.gallery.thumbnails import thumbnail
+
+    with Image.open(io.BytesIO(content)) as image:
+        return thumbnail(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 
 
 def _pixels(array: NDArray[np.uint8]) -> NDArray[np.uint8]:

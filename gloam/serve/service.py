@@ -12,16 +12,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from gloam.errors import GloamError
 from gloam.gallery.catalogue import acting
 from gloam.gallery.erase import erase, expired
 from gloam.gallery.gallery import Gallery
 from gloam.gallery.hits import Hit, Hits
 from gloam.gallery.rows import MODALITIES, Row, microseconds, time_text
+from gloam.gallery.thumbnails import thumbnail_of
 from gloam.gallery.where import Where
-from gloam.image_files import UnreadableImage
 from gloam.serve.decoding import Box, Decoded, Decoders
 from gloam.serve.embedding import Embedder
 from gloam.serve.problems import Problem, busy
@@ -240,7 +237,7 @@ class Service:
             row = self._known([key])[key]
             stored = self.gallery.catalogue.thumbnails([key]).get(key)
             if stored is None:
-                stored = _of_source(row)
+                stored = thumbnail_of(row)
             if stored is None:
                 raise Problem(404, "There is no image of this row.", "Galleries made with --thumbnails keep them.")
             return stored
@@ -396,23 +393,3 @@ def _found(hit: Hit) -> FoundHit:
         members=list(hit.members[:MEMBERS]),
         marked=hit.marked,
     )
-
-
-def _of_source(row: Row) -> bytes | None:
-    """A thumbnail of the file that the row was made from; None where there is none of it any more."""
-    from gloam.gallery.adding import thumbnail
-    from gloam.pixels.decode import read_rgb
-
-    if row.path is None or row.frame is not None:
-        return None
-    place = Path(row.root) / row.path
-    try:
-        if row.sha256 is not None and hashlib.sha256(place.read_bytes()).digest() != row.sha256:
-            return None
-        image = read_rgb(place)
-    except (OSError, UnreadableImage, GloamError):
-        return None
-    if row.box is not None:
-        left, top, width, height = row.box
-        image = image.crop((round(left), round(top), round(left + width), round(top + height)))
-    return thumbnail(np.asarray(image).transpose(2, 0, 1))
