@@ -38,7 +38,7 @@ def test_a_server_is_searched_like_a_gallery(serve: Serve, folder: Path, model: 
         )
         assert again.keys == expected.keys
         page = there.save(tmp_path / "hits.html").read_text()
-        assert page.count("data:image/webp;base64,") == 6
+        assert page.count("data:image/webp;base64,") == 7  # the hits and the query
         assert client.crop(there.keys[0]) == gallery.catalogue.thumbnails([there.keys[0]])[there.keys[0]]
         grouped = client.search(row.key, group="tracklet", top=3)
         assert [hit.group for hit in grouped] == [hit.group for hit in gallery.search(row.key, group="tracklet", top=3)]
