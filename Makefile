@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup setup-locked constraints demo test lint bench clean
+.PHONY: setup setup-locked constraints demo test test-faults lint bench clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +38,10 @@ lint: setup  ## formatting, lint rules, floors of the package, static types
 
 test: lint  ## lint, then the whole default test suite
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadscope
+
+test-faults: setup  ## kills, full disks, signals, short memory, hostile files (docs/reliability.md): minutes
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests/faults tests/inference/test_checkpoint.py tests/pixels \
+		tests/training/test_run_folder.py tests/training/test_data_files.py tests/training/test_interruption.py
 
 demo: setup  ## draw people, train, evaluate, compare: below four minutes on two CPU cores
 	$(BIN)/gloam demo

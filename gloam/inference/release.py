@@ -10,6 +10,7 @@ import torch
 
 from gloam.atomic import write_text
 from gloam.datasets.records import DatasetSplits
+from gloam.errors import WriteError, describe, write_failure
 from gloam.inference.export import ExportFormat, export_model
 from gloam.inference.exported import EXPORTED_SUFFIXES, load_exported
 from gloam.inference.model import Model
@@ -37,9 +38,23 @@ def export_with_proof(
     Raises:
         GloamError: a missing package, a method that cannot be exported, or a file that computes something else;
             nothing is written then.
+        WriteError: the disk takes no more; nothing is written then.
     """
+    try:
+        return _write_and_prove(model, file, kind, modality, splits)
+    except Exception as error:
+        failure = write_failure(error)
+        if failure is None:
+            raise
+        raise WriteError(f"{describe(failure, file)} Nothing was written.", failure.errno) from error
+
+
+def _write_and_prove(
+    model: Model, file: Path, kind: ExportFormat, modality: ModalityName | None, splits: DatasetSplits | None
+) -> Proof | None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
+    # A file system that has failed may not let go of the draft either; the first error is the one to tell.
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-", ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / file.name
         about = export_model(model, draft, kind, modality=modality)
         proof = None

@@ -94,6 +94,7 @@ def _end(process: subprocess.Popen[str], code: int) -> str:
     return err
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_names_the_command_that_goes_on(
     start: Callable[..., subprocess.Popen[str]], sysu_root: Path, tmp_path: Path
 ) -> None:
