@@ -103,8 +103,8 @@ def explain(error: BaseException) -> GloamError | None:
             f"A loader process (pid {found[1].strip()}) {how}; most often memory ran out. Use fewer --data.workers. "
             "A training run goes on from its last checkpoint with --resume."
         )
-    if isinstance(error, OSError):
-        return GloamError(describe(error))
+    if (failure := write_failure(error)) is not None:
+        return GloamError(describe(failure))
     if isinstance(error, UnicodeEncodeError):
         return GloamError(
             f"A name cannot be written as text: {error.object[:200]!r} is not valid {error.encoding}. Rename the file."

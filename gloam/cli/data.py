@@ -47,7 +47,7 @@ def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str
     from gloam.datasets.check import check
     from gloam.recipes.fitting import find_fitting
 
-    report = check(name, root, strict=strict, **_options(option))
+    report = check(name, root, strict=strict, **dataset_options(option))
     console().print(report)
     for line in find_fitting(report.splits).lines():
         console().print(line, highlight=False)
@@ -105,8 +105,8 @@ def _entry(cls: type[Dataset]) -> Entry:
     return Entry(cls.name, lines, cls.describe())
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
-    """``trial=3`` and the like to keyword arguments; values are read as in a recipe."""
+def dataset_options(words: Sequence[str]) -> dict[str, Any]:
+    """Words like ``trial=3`` to keyword arguments; values are read as in a recipe."""
     import yaml
 
     if wrong := [word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word]:

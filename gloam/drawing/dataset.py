@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gloam.console import console
 from gloam.errors import GloamError, did_you_mean
+from gloam.image_files import save_image
 
 if TYPE_CHECKING:
     from gloam.drawing.layouts import Layout
@@ -42,7 +43,7 @@ def draw_dataset(
 ) -> dict[str, int]:
     """Draw synthetic people and write them in the layout of a benchmark, with all its annotation files.
 
-    *Source*: datasets-and-protocols.md 2.1-2.10 (files); the drawing is gloam's own. A person has proportions, hair,
+    *Source*: docs/datasets.md (files); the drawing is gloam's own. A person has proportions, hair,
     garments with patterns, carried things and a gait; an image has view, pose, crop, occlusion, place, light and
     noise. Infrared tones are drawn independently of visible colours. Every image depends on (seed, person, camera,
     image number) only, so the same arguments write the same bytes, whatever ``workers`` is.
@@ -179,8 +180,5 @@ def _draw_chunk(root: Path, shots: Sequence[Shot], seed: int, height: int, width
 
     for shot in shots:
         image = Image.fromarray(draw_image(seed, shot, height, width))
-        if shot.path.endswith(".bmp"):
-            image.save(root / shot.path)
-        else:
-            image.save(root / shot.path, quality=JPEG_QUALITY)
+        save_image(image, root / shot.path, **({} if shot.path.endswith(".bmp") else {"quality": JPEG_QUALITY}))
     return len(shots)

@@ -12,12 +12,14 @@ from gloam.errors import GloamError
 from gloam.gallery.contract import Catalogue
 from gloam.gallery.engines.contract import Float, VectorIndex
 from gloam.gallery.rows import plain
+from gloam.gallery.thumbnails import thumbnail
 from gloam.gallery.where import Where
 
 if TYPE_CHECKING:
     from gloam.inference.model import Model
 
 TRACKLET = "tracklet:"
+SHOWN = 8  # images of a query that a page of hits shows
 _ALIKE = 0.5  # cosine of a query with the mean of all, below which they hardly show one person
 
 
@@ -28,11 +30,13 @@ class Query(NamedTuple):
         vector: ``(D,)`` of unit length.
         keys: stored rows that it was made from: they leave the gallery before anything is ranked.
         notes: what the user should know.
+        images: small WebP copies of the first query images.
     """
 
     vector: Float
     keys: tuple[str, ...]
     notes: tuple[str, ...]
+    images: tuple[bytes, ...] = ()
 
 
 def read_query(
@@ -61,6 +65,7 @@ def read_query(
     parts: list[Float] = []
     keys: list[str] = []
     images: list[Any] = []
+    shown: tuple[bytes, ...] = ()
     stored = catalogue.rows([item for item in items if isinstance(item, str)])
     for item in items:
         if _is_features(item):
@@ -82,7 +87,8 @@ def read_query(
     if keys:
         parts.append(index.vectors(keys))
     if images:
-        parts.append(_embed(images, load_model(), catalogue, modality))
+        embedded, shown = _embed(images, load_model(), catalogue, modality)
+        parts.append(embedded)
     vectors = np.concatenate(parts)
     if not len(vectors):
         raise GloamError("The features of the query have no rows.")
@@ -91,7 +97,7 @@ def read_query(
     worst = float((vectors @ mean).min() / max(float(np.linalg.norm(vectors, axis=1).max()), 1e-12))
     if len(vectors) > 1 and worst < _ALIKE:
         notes = (f"the {len(vectors)} queries differ much (cosine with their mean down to {worst:.2f}): one person?",)
-    return Query(mean, tuple(keys), notes)
+    return Query(mean, tuple(keys), notes, shown)
 
 
 def _is_features(item: Any) -> bool:
@@ -138,18 +144,21 @@ def expand(vector: Float, neighbours: Float, alpha: float = 3.0) -> Float:
     return unit(vector + weights @ neighbours)
 
 
-def _embed(images: Sequence[Any], model: Model, catalogue: Catalogue, modality: str) -> Float:
+def _embed(images: Sequence[Any], model: Model, catalogue: Catalogue, modality: str) -> tuple[Float, tuple[bytes, ...]]:
+    """Features of query images, and small copies of the first ones."""
     from gloam.inference.sources import open_source
 
     catalogue.space.require(model.fingerprint, "the query images")
     # No cache of decoded images: what is searched for leaves no trace on the disk.
     config = model.recipe.data.model_copy(update={"cache": "off", "on_bad_image": "fail"})
     kinds: Any = modality
-    parts = []
+    parts, shown = [], list[bytes]()
     for group in _kinds(images):
         records, store = open_source(group, config, modality=kinds, progress=False)
         parts.append(model.embed_records(records, store, workers=0).numpy())
-    return np.concatenate(parts)
+        firsts = np.cumsum([0, *(len(record.paths) for record in records[:-1])])[: SHOWN - len(shown)]
+        shown += [thumbnail(image) for image in store.read(firsts)]
+    return np.concatenate(parts), tuple(shown)
 
 
 def _kinds(images: Sequence[Any]) -> list[list[Any]]:

@@ -38,7 +38,7 @@ class Store:
         refuse_network(folder)
         self._lock = threading.RLock()
         self._depth = 0
-        self._writing = False
+        self._writing = self._closed = False
         with self.errors():
             self.connection = _connect(self.file, patience)
             application = self.connection.execute("PRAGMA application_id").fetchone()[0]
@@ -55,6 +55,8 @@ class Store:
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Say in words what SQLite says in codes."""
+        if self._closed:
+            raise GloamError(f"The gallery {self.folder} is closed. Open it again: gloam.open_gallery.")
         try:
             yield
         except UnicodeDecodeError as error:  # a text in the file is none any more
@@ -119,6 +121,7 @@ class Store:
         """Close the file; the object is of no use afterwards."""
         with self._lock:
             self.connection.close()
+            self._closed = True
 
 
 def create_store(folder: Path, space: tuple[object, ...], settings: dict[str, str]) -> None:

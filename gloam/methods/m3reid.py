@@ -133,7 +133,7 @@ class M3ReID(Method[M3ReIDOptions]):
 
     def _frames(self, clips: Tensor) -> tuple[Tensor, int, list[Tensor]]:
         """BN-neck embeddings of all frames ``(B T, D)`` in float32, T, and the grouped masks."""
-        clip_length = int(clips.shape[1])
+        clip_length = clips.shape[1]  # not int(): exported clips have any length
         frames = clips.flatten(0, 1)
         one_stream = torch.zeros(frames.shape[0], dtype=torch.int64, device=frames.device)
         maps = self.backbone(frames, one_stream, lambda block, x: over_clips(block, x, clip_length))
