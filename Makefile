@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup setup-locked constraints demo demo-serve test test-browser lint bench clean
+.PHONY: setup setup-locked constraints demo demo-serve test test-browser test-faults lint bench clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,6 +47,10 @@ test-browser: setup  ## the search page and reports in a real Chromium, which it
 
 demo-serve: setup  ## the demo, then its gallery on a page
 	$(BIN)/gloam demo --serve
+
+test-faults: setup  ## kills, full disks, signals, short memory, hostile files (docs/reliability.md): minutes
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests/faults tests/inference/test_checkpoint.py tests/pixels \
+		tests/training/test_run_folder.py tests/training/test_data_files.py tests/training/test_interruption.py
 
 demo: setup  ## draw people, train, evaluate, compare: below four minutes on two CPU cores
 	$(BIN)/gloam demo

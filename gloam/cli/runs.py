@@ -112,6 +112,7 @@ def rank_list(
     top: int = 10,
     choose: Literal["random", "worst", "best"] = "random",
     seed: int = 0,
+    batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
     """Figure of queries with their nearest gallery entries, right and wrong marked by colour and sign.
@@ -128,6 +129,7 @@ def rank_list(
         top: matches per row.
         choose: which queries to show.
         seed: seed of the random choice.
+        batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
     from gloam.inference.scoring import rank_list_of_run
@@ -142,6 +144,7 @@ def rank_list(
         top=top,
         choose=choose,
         seed=seed,
+        batch_size=batch_size,
         device=device,
     )
     console().print(f"{save_figure(figure, output)}")
@@ -155,6 +158,7 @@ def embedding(
     projection: Literal["pca", "tsne"] = "pca",
     ids: int = 20,
     seed: int = 0,
+    batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
     """Figure of test features in the plane: a colour per person, circles visible, triangles infrared.
@@ -169,13 +173,16 @@ def embedding(
         projection: pca keeps the meaning of distances; tsne shows neighbourhoods only.
         ids: at most so many people, those with the most images.
         seed: seed of tsne.
+        batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
     from gloam.inference.scoring import embedding_of_run
     from gloam.visualize.figure_files import check_figure_format, save_figure
 
     check_figure_format(output)
-    figure = embedding_of_run(run, data_root=data, projection=projection, ids=ids, seed=seed, device=device)
+    figure = embedding_of_run(
+        run, data_root=data, projection=projection, ids=ids, seed=seed, batch_size=batch_size, device=device
+    )
     console().print(f"{save_figure(figure, output)}")
 
 

@@ -93,7 +93,8 @@ def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
         return
     if result.results is not None:
         console().print(result.results.table())
-    console().print(f"run: {result.path}" + (" (already finished)" if result.was_finished else ""))
+    told = f"run: {result.path}" + (" (already finished)" if result.was_finished else "")
+    console().print(told, soft_wrap=True)
 
 
 def _entry(name: str) -> Entry:

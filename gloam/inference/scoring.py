@@ -99,6 +99,7 @@ def rank_list_of_run(
     top: int = 10,
     choose: Literal["random", "worst", "best"] = "random",
     seed: int = 0,
+    batch_size: int | None = None,
     device: str = "auto",
 ) -> Figure:
     """Figure of queries with their nearest gallery entries.
@@ -110,7 +111,7 @@ def rank_list_of_run(
 
     model = load_model(run, device=device)
     splits = model.load_splits(data_root)
-    query, gallery = embed_test(model, splits)
+    query, gallery = embed_test(model, splits, batch_size=batch_size)
     return draw_rank_list(
         splits,
         query.vectors,
@@ -131,6 +132,7 @@ def embedding_of_run(
     projection: Literal["pca", "tsne"] = "pca",
     ids: int = 20,
     seed: int = 0,
+    batch_size: int | None = None,
     device: str = "auto",
 ) -> Figure:
     """Figure of a run's query and gallery features in the plane.
@@ -142,7 +144,7 @@ def embedding_of_run(
 
     model = load_model(run, device=device)
     splits = model.load_splits(data_root)
-    features = concatenate(embed_test(model, splits))
+    features = concatenate(embed_test(model, splits, batch_size=batch_size))
     # Protocols may share images between query and gallery: each is drawn once.
     rows = {record: row for row, record in enumerate((*splits.query, *splits.gallery))}
     searched = {record.pid for record in splits.query}  # not distractors
