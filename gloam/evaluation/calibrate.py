@@ -26,7 +26,6 @@ from gloam.evaluation.calibration import (
 )
 from gloam.evaluation.error_rates import LARGEST_RATE, DrawnRates, curve_bins, equal_error_rate, last_bin
 from gloam.evaluation.pair_scores import (
-    PAIRS,
     People,
     ScoreCounts,
     bin_scores,
@@ -34,6 +33,7 @@ from gloam.evaluation.pair_scores import (
     identity_pairs,
     resample_rates,
 )
+from gloam.evaluation.pairs import PAIRS
 from gloam.evaluation.probabilities import brier_score, expected_calibration_error, fit_isotonic, fit_logistic, sigmoid
 from gloam.search.arrays import as_choice, as_features, as_ids, as_whole_number
 from gloam.search.distances import unit_rows

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gloam.datasets.records import CameraRule, Modality
+from gloam.datasets.records import CameraRule
 from gloam.evaluation.pair_kernels import NO_RULE, SAME_ID_SAME_CAM, SYSU, count_levels, count_scores
+from gloam.evaluation.pairs import PAIRS
 
 _MANTISSA = 14  # bits of the distance's mantissa that number a bin
 _COARSE = 8
@@ -27,12 +28,6 @@ COARSE_BINS = ((BINS - 1) >> SHIFT) + 1
 _RULES = {"none": NO_RULE, "same_id_same_cam": SAME_ID_SAME_CAM, "sysu": SYSU}
 _BLOCK_SCORES = 4_000_000  # scores of one block
 _BLOCK_COUNTS = 16_000_000  # counts by identity and threshold of one block
-# Pairs of modalities. Cosines do not depend on the order, so neither do these.
-PAIRS: dict[str, tuple[Modality, Modality]] = {
-    "visible-visible": (Modality.VISIBLE, Modality.VISIBLE),
-    "visible-infrared": (Modality.VISIBLE, Modality.INFRARED),
-    "infrared-infrared": (Modality.INFRARED, Modality.INFRARED),
-}
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gloam.evaluation.calibration import Calibration, PairCalibration
-from gloam.evaluation.pair_scores import PAIRS
+from gloam.evaluation.calibration import Calibration, PairCalibration, smallest_rate
+from gloam.evaluation.pairs import PAIRS
 from gloam.visualize.curves import COLOURS, STYLES
 
 _LEAST, _MOST = 1e-7, 0.999
@@ -59,8 +59,6 @@ def deviates(rates: object) -> NDArray[np.float64]:
 
 
 def _draw_pair(axes: Axes, name: str, pair: PairCalibration, colour: str, style: str) -> None:
-    from gloam.evaluation.calibration import smallest_rate
-
     curve = pair.curve
     x, y = deviates(curve.fmr), deviates(curve.fnmr)
     supported = np.array(curve.fmr) >= smallest_rate(pair)

@@ -16,8 +16,9 @@ from gloam.datasets.records import CameraRule, Modality
 from gloam.errors import GloamError
 from gloam.evaluation import pair_scores
 from gloam.evaluation.calibrate import fit_calibration
-from gloam.evaluation.calibration import Calibration, DataStamp, ModelStamp, one_in, pair_name
+from gloam.evaluation.calibration import Calibration, DataStamp, ModelStamp, one_in
 from gloam.evaluation.calibration_tables import calibration_tables, score_for
+from gloam.evaluation.pairs import pair_name
 from gloam.evaluation.probabilities import (
     brier_score,
     expected_calibration_error,

@@ -147,8 +147,8 @@ def test_the_command_writes_file_and_figure_and_says_what_it_found(
     shown = capsys.readouterr().out
     assert "none of them was trained on (checked)" in shown
     assert "one in 50 is" in shown
-    assert "needs 10,000 impostor pairs of about 78 identities" in shown.replace("\n", " ")
-    assert "warning: visible-visible: 8 identities" in shown.replace("\n", " ")
+    assert "needs 10,000 impostor pairs of about 78 identities" in " ".join(shown.split())
+    assert "warning: visible-visible: 8 identities" in " ".join(shown.split())
     assert (run / "det.png").read_bytes()[:4] == b"\x89PNG"
     first = (run / "calibration.json").read_bytes()
     figure = tmp_path / "det.svg"
