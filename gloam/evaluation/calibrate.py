@@ -221,7 +221,7 @@ def _calibrate_pair(
         target for target in sorted(targets, reverse=True) if supports(target, impostors, between) and fmr[0] <= target
     ]
     bins = curve_bins(fmr, impostors)
-    drawn_fmr, drawn_fnmr = resample_rates(people, name, bins, weights)
+    drawn_fmr, drawn_fnmr, paired = resample_rates(people, name, bins, weights)
     drawn = DrawnRates(
         fmr[bins],
         fnmr[bins],
@@ -230,7 +230,7 @@ def _calibrate_pair(
         drawn_fnmr,
         confidence=confidence,
         floor=0.1 / impostors,
-        identities=min(identities, genuine),
+        identities=paired,
         genuine_pairs=genuine,
     )
     thresholds = []

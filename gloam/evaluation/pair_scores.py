@@ -102,7 +102,7 @@ def count_pairs(people: People, pair: str) -> ScoreCounts:
 
 def resample_rates(
     people: People, pair: str, last_bins: NDArray[np.int64], weights: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """FMR and FNMR at some thresholds when identities are drawn anew.
 
     An identity that is drawn m times weighs m in its genuine pairs, and a pair of identities weighs the product of
@@ -115,8 +115,8 @@ def resample_rates(
         weights: ``(P, B)`` how often each identity is drawn in each of B draws.
 
     Returns:
-        ``(B, T)`` false match rates and ``(B, T)`` false non-match rates; NaN where a draw has no such pair. Memory:
-        one block of counts, never a table of all pairs of identities.
+        ``(B, T)`` false match rates, ``(B, T)`` false non-match rates (NaN where a draw has no such pair), and the
+        number of identities with genuine pairs. Memory: one block of counts, never a table of all pairs of identities.
     """
     steps, draws = len(last_bins), weights.shape[1]
     # Bin -> number of thresholds reached.
@@ -138,7 +138,7 @@ def resample_rates(
     with np.errstate(invalid="ignore", divide="ignore"):
         fmr = false_matches[1:] / false_matches[:1]
         fnmr = 1 - matches[1:] / matches[:1]
-    return fmr.T, fnmr.T
+    return fmr.T, fnmr.T, int(genuine.any(axis=1).sum())
 
 
 def identity_pairs(people: People, pair: str) -> tuple[int, int]:

@@ -97,7 +97,8 @@ def test_draws_equal_weighing_every_pair(block: int, monkeypatch: pytest.MonkeyP
     smallest, _ = pair_scores.bin_scores()
     bins = np.searchsorted(-smallest, -np.array([0.1, 0.3, 0.5]))[::1]
     for name, (first, second) in PAIRS.items():
-        fmr, fnmr = pair_scores.resample_rates(people, name, np.sort(bins)[::-1], weights)
+        fmr, fnmr, paired = pair_scores.resample_rates(people, name, np.sort(bins)[::-1], weights)
+        assert paired == 9
         for draw in range(5):
             for step, last in enumerate(np.sort(bins)[::-1]):
                 sums = np.zeros((2, 2))
