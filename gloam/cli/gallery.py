@@ -239,21 +239,21 @@ def open_there(gallery: str, *, run: Path | None = None, device: str = "cpu") ->
 
 def _hit_table(hits: Hits, *, grouped: bool) -> Table:
     """Columns in which nothing is known are left out; keys are never cut."""
-    from gloam.gallery.hits import chance
+    from gloam.gallery.confidence import percent
 
     told = [hit.to_dict() for hit in hits]
     optional = [name for name in ("time", "tracklet", "person", "marked") if any(line[name] for line in told)]
     table = Table("", "score")
-    judged = any(hit.probability is not None for hit in hits)
-    if judged:
-        table.add_column("probability")
+    prior = next((hit.prior for hit in hits if hit.probability is not None), None)
+    if prior is not None:
+        table.add_column(f"probability, if one in {1 / prior:,.0f}")
     for name in ("key", "camera", "modality", *optional, *(["rows"] if grouped else [])):
         table.add_column(name, overflow="fold")
     for rank, (hit, line) in enumerate(zip(hits, told, strict=True), start=1):
         cells = [
             rank,
             f"{hit.score:.3f}",
-            *([chance(hit)] if judged else []),
+            *([] if prior is None else ["-" if hit.probability is None else percent(hit.probability)]),
             line["key"],
             line["camera"],
             line["modality"],

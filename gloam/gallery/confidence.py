@@ -59,9 +59,10 @@ class Judge:
             raise GloamError(f"No threshold is known for this search. {_sentence(self.why_not)} Search without --fmr.")
         return {kind: self.calibration.threshold(fmr, self.pair(kind)) for kind in modalities}
 
-    def pair(self, modality: int) -> tuple[str, str]:
-        """The query's modality and a row's."""
-        return MODALITIES[self.modality or 0], MODALITIES[modality]
+    def pair(self, modality: int) -> str:
+        """Name of the pair of the query's modality and a row's."""
+        first, second = sorted((self.modality or 0, modality))
+        return f"{MODALITIES[first]}-{MODALITIES[second]}"
 
     def probability(self, score: float, modality: int) -> float | None:
         """That a row shows the one who is asked for; None: no prior was given, or nothing was measured."""

@@ -177,11 +177,11 @@ def _matches(
             found[name] = (*first[:4], members)
         search.exact &= searcher.exact
     entries = sorted(found.values(), key=lambda entry: (-entry[1], entry[0]))[: ask.top]
-    least = ", ".join(f"{threshold:.3f} ({'-'.join(judged.pair(kind))})" for kind, threshold in thresholds.items())
+    least = ", ".join(f"{threshold:.3f} ({judged.pair(kind)})" for kind, threshold in thresholds.items())
     strangers = fmr * sum(counts.values())
     note = (
         f"false match rate {fmr:g}: scores from {least} on; among {sum(counts.values()):,} rows of other people about "
-        f"{strangers:,.0f} reach that by chance"
+        f"{strangers:,.{0 if strangers >= 10 else 1}f} reach that by chance"
     )
     return entries, note if thresholds else ""
 

@@ -89,8 +89,9 @@ def test_a_false_match_rate_has_a_threshold_per_pair(
     assert hits.keys == expected_matches(query, fmr, calibration)
     assert {hit.row.modality for hit in gallery.search(key, fmr=0.1, top=1000)} == {0, 1}
     (note,) = [note for note in hits.notes if "false match rate" in note]
-    assert "visible-infrared" in note
-    assert f"about {fmr * 160:,.0f} reach that by chance" in note
+    for name in ("visible-infrared", f"{WORDS[query > 2 * PEOPLE]}-{WORDS[query > 2 * PEOPLE]}"):
+        assert f"{calibration.threshold(fmr, name):.3f} ({name})" in note
+    assert f"about {fmr * 160:,.{0 if fmr * 160 >= 10 else 1}f} reach that by chance" in note
 
 
 def test_rows_below_their_threshold_take_nobodys_place(gallery: Gallery, calibration: Calibration) -> None:
@@ -255,7 +256,8 @@ def test_commands(
     words = ["gallery", "search", str(tmp_path / "g"), key]
     assert main([*words, "--fmr", "0.01", "--prior", "1000"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "(one in 1,000)" in shown
+    assert "if one in 1,000 is the one who is asked for" in shown
+    assert "%" in shown
     assert "false match rate 0.01: scores from" in shown
     assert main([*words, "--prior", "0.5"]) == 2
     assert "one in so many" in capsys.readouterr().err
