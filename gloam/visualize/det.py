@@ -66,7 +66,8 @@ def _draw_pair(axes: Axes, name: str, pair: PairCalibration, colour: str, style:
     label = f"{name}: equal error {pair.eer:.1%} ({pair.identities:,} identities)"
     axes.plot(x[supported], y[supported], color=colour, linestyle=style, linewidth=1.8, label=label)
     low, high = deviates(curve.fnmr_low), deviates(curve.fnmr_high)
-    axes.fill_between(x[supported], low[supported], high[supported], color=colour, alpha=0.15, linewidth=0)
+    banded = supported & (np.array(curve.fnmr) > 0)
+    axes.fill_between(x[banded], low[banded], high[banded], color=colour, alpha=0.15, linewidth=0)
     points = pair.thresholds
     axes.plot(
         deviates([point.fmr for point in points]),
