@@ -156,8 +156,9 @@ def describe_calibration(space: Space) -> str:
     if found is None:
         return "uncalibrated: scores are cosines"
     from gloam.evaluation.calibration import smallest_rate
+    from gloam.evaluation.pairs import PAIRS
 
-    parts = [f"{name} from {smallest_rate(pair):.0e}" for name, pair in found.pairs.items()]
+    parts = [f"{name} from {smallest_rate(found.pairs[name]):.0e}" for name in PAIRS if name in found.pairs]
     return f"{found.data.identities:,} identities of {found.data.name}; false match rates of " + ", ".join(parts)
 
 
