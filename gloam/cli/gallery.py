@@ -243,21 +243,18 @@ def _hit_table(hits: Hits, *, grouped: bool) -> Table:
 
     told = [hit.to_dict() for hit in hits]
     optional = [name for name in ("time", "tracklet", "person", "marked") if any(line[name] for line in told)]
-    table = Table("", "score")
+    reranked = any(hit.distance is not None for hit in hits)
     prior = next((hit.prior for hit in hits if hit.probability is not None), None)
+    table = Table("", "score", *(["distance"] if reranked else []))
     if prior is not None:
         table.add_column(f"probability, if one in {1 / prior:,.0f}")
     for name in ("key", "camera", "modality", *optional, *(["rows"] if grouped else [])):
         table.add_column(name, overflow="fold")
     for rank, (hit, line) in enumerate(zip(hits, told, strict=True), start=1):
-        cells = [
-            rank,
-            f"{hit.score:.3f}",
-            *([] if prior is None else ["-" if hit.probability is None else percent(hit.probability)]),
-            line["key"],
-            line["camera"],
-            line["modality"],
-        ]
+        cells = [rank, f"{hit.score:.3f}"]
+        cells += ["" if hit.distance is None else f"{hit.distance:.3f}"] if reranked else []
+        cells += [] if prior is None else ["-" if hit.probability is None else percent(hit.probability)]
+        cells += [line["key"], line["camera"], line["modality"]]
         cells += [line[name] or "" for name in optional] + ([len(hit.members)] if grouped else [])
         table.add_row(*map(cell, cells))
     return table

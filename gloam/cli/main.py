@@ -12,13 +12,13 @@ from typing import Any
 import tyro
 
 from gloam import __version__, plugins
-from gloam.cli import cache, calibrate, data, export, gallery, gallery_upkeep, runs, start, train
+from gloam.cli import cache, calibrate, data, export, gallery, gallery_upkeep, reports, runs, start, train
 from gloam.cli.parsing import parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
 from gloam.interruption import Interrupted, listening
 
-TITLE = "gloam: person re-identification across light, cameras and supervision levels"
+TITLE = "gloam: person re-identification across modalities, cameras and supervision levels"
 
 # Command -> function. The first line of a docstring is its line in "gloam --help".
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -32,9 +32,13 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "recipes": train.recipes,
     "train": train.train,
     "evaluate": runs.evaluate,
+    "results": reports.results,
+    "compare": reports.compare,
+    "report": reports.report,
     "calibrate": calibrate.calibrate,
     "extract": runs.extract,
     "export": export.export,
+    "publish": export.publish,
     "rank-list": runs.rank_list,
     "embedding": runs.embedding,
     "curves": runs.curves,

@@ -201,7 +201,7 @@ class Dataset(ABC):
 
     @classmethod
     def setting(cls) -> str:
-        """Lights and kind of samples in a few words."""
+        """Modalities and kind of samples in a few words."""
         return f"{'visible + infrared' if cls.cross_modal else 'visible'}, {'tracklets' if cls.is_video else 'images'}"
 
     # -- finding files -------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from gloam.console import console, styled
 from gloam.datasets import get_dataset
 from gloam.datasets.files import render_tree, side_by_side
 from gloam.datasets.records import DatasetSplits, Protocol, Record
-from gloam.image_files import UnreadableImage, load_image
+from gloam.image_files import UnreadableImage, holds_deep, load_image
 
 _CHUNK = 32
 
@@ -169,7 +169,7 @@ def check(
         num_files=len(paths),
         missing=tuple(missing),
         unreadable=tuple(unreadable),
-        remarks=tuple(dataset.remarks),
+        remarks=(*dataset.remarks, *_deep_remark(splits.root, paths)),
         notice=splits.notice,
         splits=splits,
     )
@@ -195,10 +195,10 @@ def gallery_size(splits: DatasetSplits, protocol: Protocol) -> int:
     if protocol.galleries is not None:
         return len(protocol.galleries[0])
     from_gallery = protocol.swapped == (protocol.sampled == "query")
-    light = protocol.query_modality if protocol.sampled == "query" else protocol.gallery_modality
+    modality = protocol.query_modality if protocol.sampled == "query" else protocol.gallery_modality
     groups: dict[tuple[int, int], int] = {}
     for record in splits.gallery if from_gallery else splits.query:
-        if light is not None and record.modality is not light:
+        if modality is not None and record.modality is not modality:
             continue
         if protocol.gallery_cams is None or record.cam in protocol.gallery_cams:
             groups[record.pid, record.cam] = groups.get((record.pid, record.cam), 0) + 1
@@ -266,6 +266,11 @@ def _examine(root: Path, paths: Sequence[str], workers: int, progress: bool) -> 
                     unreadable.append((path, reason))
             bar.advance(task, len(chunk))
     return missing, unreadable
+
+
+def _deep_remark(root: Path, paths: Sequence[str]) -> list[str]:
+    deep = sum(holds_deep(root / path) for path in paths)
+    return [f"{deep:,} images have more than 8 bits a pixel: data.stretch says how they are read"] if deep else []
 
 
 def _chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:

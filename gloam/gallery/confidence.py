@@ -169,5 +169,10 @@ def percent(probability: float) -> str:
     return ">99.9%" if probability > 0.999 else f"{probability:.1%}"
 
 
+def chance(probability: float | None, prior: float | None) -> str:
+    """A probability, never without its prior; nothing where one of them is not known."""
+    return "" if probability is None or prior is None else f"{percent(probability)} (one in {1 / prior:,.0f})"
+
+
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else "The query is of both modalities."

@@ -60,6 +60,7 @@ class Gallery(Upkeep):
     ) -> None:
         super().__init__(catalogue, index)
         self._model, self._run, self._device = model, run, device
+        self._closed = False
 
     @staticmethod
     def create(
@@ -320,9 +321,11 @@ class Gallery(Upkeep):
             tune(self.catalogue, self.index, progress=progress)
 
     def close(self) -> None:
-        """Save what is worth saving and end the connection."""
-        self.index.sync()
-        self.catalogue.close()
+        """Save what is worth saving and end the connection; closing twice changes nothing."""
+        if not self._closed:
+            self.index.sync()
+            self.catalogue.close()
+            self._closed = True
 
     def __enter__(self) -> Gallery:
         return self
@@ -332,8 +335,9 @@ class Gallery(Upkeep):
     ) -> None:
         if error is None:
             self.close()
-        else:
+        elif not self._closed:
             self.catalogue.close()
+            self._closed = True
 
     def __repr__(self) -> str:
         space = self.space
