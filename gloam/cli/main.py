@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gallery create": gallery.create,
     "gallery add": gallery.add,
     "gallery search": gallery.search,
+    "gallery calibrate": gallery_upkeep.calibrate,
     "gallery info": gallery_upkeep.info,
     "gallery verify": gallery_upkeep.verify,
     "gallery erase": gallery_upkeep.erase,
