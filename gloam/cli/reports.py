@@ -138,10 +138,11 @@ def reproduce(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(
         "gloam reproduce",
         REPRODUCE,
-        "Train what a published number consists of (stages, trials, seeds), and say how near it comes. The same "
-        "command goes on after any interruption; finished runs are not repeated.",
-        epilog="Flags of gloam train follow (gloam train RECIPE --help); one that changes the training makes it "
-        "an example, no reproduction. Example: gloam reproduce regdb/agw --data.root /data/RegDB --jobs 2",
+        "Train what a published number consists of (stages, trials, seeds), and say how near it comes.\n"
+        "The same command goes on after any interruption; finished runs are not repeated.",
+        epilog="Flags of gloam train follow (gloam train RECIPE --help); one that changes the training makes it an\n"
+        "example, no reproduction.\n\nExample:\n    gloam reproduce regdb/agw --data.root /data/RegDB --jobs 2",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("recipe", nargs="?", help="recipe to reproduce (gloam recipes)")
@@ -155,7 +156,7 @@ def reproduce(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     if flags.list:
         _list_published(flags.output, flags.json)
         return
-    if flags.recipe is None or flags.recipe.startswith("-"):
+    if flags.recipe is None or arguments[0].startswith("-"):
         raise GloamError(f"Which recipe? {REPRODUCE.splitlines()[0]}")
     from gloam.cli.recipe_flags import parse_overrides
     from gloam.recipes.recipe import load_recipe
