@@ -236,11 +236,14 @@ def _hit_table(hits: Hits, *, grouped: bool) -> Table:
     """Columns in which nothing is known are left out; keys are never cut."""
     told = [hit.to_dict() for hit in hits]
     optional = [name for name in ("time", "tracklet", "person", "marked") if any(line[name] for line in told)]
-    table = Table("", "score")
+    reranked = any(hit.distance is not None for hit in hits)
+    table = Table("", "score", *(["distance"] if reranked else []))
     for name in ("key", "camera", "modality", *optional, *(["rows"] if grouped else [])):
         table.add_column(name, overflow="fold")
     for rank, (hit, line) in enumerate(zip(hits, told, strict=True), start=1):
-        cells = [rank, f"{hit.score:.3f}", line["key"], line["camera"], line["modality"]]
+        cells = [rank, f"{hit.score:.3f}"]
+        cells += ["" if hit.distance is None else f"{hit.distance:.3f}"] if reranked else []
+        cells += [line["key"], line["camera"], line["modality"]]
         cells += [line[name] or "" for name in optional] + ([len(hit.members)] if grouped else [])
         table.add_row(*map(cell, cells))
     return table

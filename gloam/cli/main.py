@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "calibrate": calibrate.calibrate,
     "extract": runs.extract,
     "export": export.export,
+    "publish": export.publish,
     "rank-list": runs.rank_list,
     "embedding": runs.embedding,
     "curves": runs.curves,

@@ -131,8 +131,7 @@ class FileCatalogue:
                 False,
                 "the file was not rewritten: gaps between its rows may hold old copies; gloam gallery verify does it",
             )
-        with self.store.alone() as connection:
-            connection.execute("VACUUM")
+        self.store.rewrite()
         if not self.store.checkpoint(patience):
             return Purged(False, _reader(self.store.folder))
         with self.store.write() as connection:

@@ -122,6 +122,8 @@ def find(query: Query, ask: Ask, catalogue: Catalogue, index: VectorIndex, *, no
         for key, score, distance, group, members in found
         if key in rows  # erased between the two reads
     )
+    if ask.rerank:
+        told.append(f"the best {ask.rerank} are in the order of their re-ranked distances, the others of their scores")
     told.append(_how(search.exact, catalogue))
     told.append("uncalibrated: scores are cosines, no probabilities" if catalogue.space.calibration is None else "")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
-from gloam.inference.export import METADATA, METADATA_FORMAT
+from gloam.inference.export import METADATA, read_metadata, without_plugins
 from gloam.inference.features import Fingerprint
 from gloam.inference.model import Model
 from gloam.methods.contract import Method, MethodOptions
@@ -125,27 +124,6 @@ def load_exported(path: Path, *, device: torch.device) -> Model:
     recipe = validate(without_plugins(about.get("recipe")), str(path))
     # Mirroring happens inside the graph.
     return Model(method.eval(), recipe, name=str(path), mirror=False, fingerprint=fingerprint)
-
-
-def without_plugins(recipe: Any) -> dict[str, Any]:
-    """A recipe from a file of other people: it may not name modules to import."""
-    return {key: value for key, value in recipe.items() if key != "plugins"} if isinstance(recipe, dict) else {}
-
-
-def read_metadata(text: str | None, path: Path) -> dict[str, Any]:
-    """The metadata of an exported file.
-
-    Raises:
-        GloamError: none, damaged, or of a newer version.
-    """
-    try:
-        about = json.loads(text or "")
-        version = about["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise GloamError(f"{path} was not exported by gloam: it does not say how images reach it.") from error
-    if version != METADATA_FORMAT:
-        raise GloamError(f"{path} was exported by gloam {about.get('gloam')}, whose format this version cannot read.")
-    return dict(about)
 
 
 def _open_onnx(path: Path, device: torch.device) -> tuple[dict[str, Any], Any]:
