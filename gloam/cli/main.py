@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "results": reports.results,
     "compare": reports.compare,
     "report": reports.report,
+    "reproduce": reports.reproduce,
     "calibrate": calibrate.calibrate,
     "extract": runs.extract,
     "export": export.export,
@@ -112,6 +113,9 @@ def _dispatch(words: list[str]) -> int:
     plugins.import_plugins(modules, "--plugins", required=True)
     if command is train.train:
         train.train(rest, modules)
+        return 0
+    if command is reports.reproduce:
+        reports.reproduce(rest, modules)
         return 0
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
