@@ -18,7 +18,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gloam.datasets import list_datasets, load_dataset
     from gloam.errors import GloamError
+    from gloam.evaluation.calibration import Calibration
     from gloam.evaluation.ranking import rank_features, rank_metrics
+    from gloam.gallery.gallery import Gallery, open_gallery
+    from gloam.gallery.where import Where
+    from gloam.inference.calibrating import calibrate
     from gloam.inference.comparison import Matches, cluster, draw, evaluate, rerank, search
     from gloam.inference.features import Features
     from gloam.inference.loading import load_model
@@ -29,10 +33,14 @@ if TYPE_CHECKING:
 
 # Public name -> module that defines it.
 _PUBLIC = {
+    "Calibration": "gloam.evaluation.calibration",
     "Features": "gloam.inference.features",
+    "Gallery": "gloam.gallery.gallery",
     "GloamError": "gloam.errors",
     "Matches": "gloam.inference.comparison",
     "Model": "gloam.inference.model",
+    "Where": "gloam.gallery.where",
+    "calibrate": "gloam.inference.calibrating",
     "cluster": "gloam.inference.comparison",
     "create_method": "gloam.methods",
     "draw": "gloam.inference.comparison",
@@ -43,6 +51,7 @@ _PUBLIC = {
     "load_dataset": "gloam.datasets",
     "load_model": "gloam.inference.loading",
     "load_recipe": "gloam.recipes.recipe",
+    "open_gallery": "gloam.gallery.gallery",
     "rank_features": "gloam.evaluation.ranking",
     "rank_metrics": "gloam.evaluation.ranking",
     "rerank": "gloam.inference.comparison",
@@ -50,11 +59,15 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Calibration",
     "Features",
+    "Gallery",
     "GloamError",
     "Matches",
     "Model",
+    "Where",
     "__version__",
+    "calibrate",
     "cluster",
     "create_method",
     "draw",
@@ -65,6 +78,7 @@ __all__ = [
     "load_dataset",
     "load_model",
     "load_recipe",
+    "open_gallery",
     "rank_features",
     "rank_metrics",
     "rerank",

@@ -25,6 +25,12 @@ _OPTIONAL = {
     "infomap": "InfoMap clustering (extra: infomap)",
     "lightly": "self-supervised baselines (extra: ssl)",
     "av": "video files (extra: video)",
+    "faiss": "search codes of galleries (extra: search)",
+    "onnx": "exporting to ONNX (extra: onnx)",
+    "onnxscript": "exporting to ONNX (extra: onnx)",
+    "onnxruntime": "running ONNX files (extra: onnx)",
+    "huggingface_hub": "models on the Hugging Face Hub (extra: hub)",
+    "qdrant_client": "galleries in a Qdrant cluster (extra: qdrant)",
     "wandb": "logger wandb (extra: loggers)",
     "mlflow": "logger mlflow (extra: loggers)",
 }

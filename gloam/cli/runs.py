@@ -39,7 +39,8 @@ def evaluate(
         rerank: k-reciprocal re-ranking (k1 20, k2 6, weight 0.3).
         batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
-        output: folder for evaluation.json and evaluation.csv (default: the run folder of a single run).
+        output: folder for evaluation.json, evaluation.parquet (every query) and evaluation.csv (default: the run folder
+            of a single run).
     """
     from gloam.inference.scoring import evaluate_runs, evaluation_files
 

@@ -8,13 +8,13 @@ from gloam.console import console
 
 
 def demo(output: Path = Path("demo"), seed: int = 0) -> None:
-    """Draw people, train a small AGW, evaluate it and compare it with two baselines (below four minutes on two cores).
+    """Draw people, train a small AGW, evaluate it, compare it, search a gallery (below four minutes on two cores).
 
     Example:
         gloam demo --output demo
 
     Args:
-        output: folder for the drawn data, the run, the table and the rank-list figure.
+        output: folder for the drawn data, the run, the table, the rank-list figure, the gallery and its hits.
         seed: seed of the drawing and of the training.
     """
     from gloam.demo import run_demo

@@ -1,7 +1,6 @@
 """BUPTCampus: 3,080 people as pixel-aligned visible and infrared tracklets from six cameras.
 
-*Source*: ``dataloader.py`` of the dataset's authors, ``data/manager.py`` of M3-ReID. Cameras: LS3 0, G25 1, CQ1 2,
-W4 3, TSG1 4, TSG2 5.
+*Source*: readers of BUPTCampus and M3-ReID (docs/datasets.md). Cameras: LS3 0, G25 1, CQ1 2, W4 3, TSG1 4, TSG2 5.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 
 CAMERAS = {"LS3": 0, "G25": 1, "CQ1": 2, "W4": 3, "TSG1": 4, "TSG2": 5}
-_LIGHTS = {"IR": Modality.INFRARED, "RGB": Modality.VISIBLE}
+_MODALITIES = {"IR": Modality.INFRARED, "RGB": Modality.VISIBLE}
 
 
 @register("bupt_campus")
 class BUPTCampus(Dataset):
-    """BUPTCampus (Du et al., TIFS 2023). Both query and gallery mix the modalities; protocols select by light."""
+    """BUPTCampus (Du et al., TIFS 2023). Both query and gallery mix the modalities; protocols select by modality."""
 
     name = "bupt_campus"
     title = "BUPTCampus"
@@ -126,7 +125,7 @@ BUPTCampus/
                 raise GloamError(f"{path}: {line!r} names the camera {camera!r}. {did_you_mean(camera, CAMERAS)}")
             words = ["IR", "RGB"] if modalities in ("RGB/IR", "IR/RGB") else [modalities]
             for word in words:
-                if word not in _LIGHTS:
+                if word not in _MODALITIES:
                     raise GloamError(f"{path}: {line!r} names the modality {word!r}. Known: RGB, IR, RGB/IR.")
                 try:
                     names = frames[person][word][camera][tracklet]
@@ -145,7 +144,7 @@ BUPTCampus/
                 if self.values["fake_ir"] and word == "RGB":
                     names = [name.replace("/RGB/", "/FakeIR/") for name in names]
                 paths = tuple(f"DATA/{name}" for name in names)
-                records.append(Record(paths, pid, CAMERAS[camera], _LIGHTS[word], pid))
+                records.append(Record(paths, pid, CAMERAS[camera], _MODALITIES[word], pid))
         return records
 
 

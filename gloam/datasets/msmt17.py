@@ -1,7 +1,7 @@
 """MSMT17: 4,101 people, fifteen cameras, visible light. V1, V2 (faces masked) and the re-packed Market layout.
 
-*Source*: Wei et al., CVPR 2018; ``datasets/msmt17.py`` of SpCL. Training ids and test ids overlap as numbers but are
-different people.
+*Source*: the readers of fast-reid, torchreid and SpCL (docs/datasets.md). Training ids and test ids overlap as numbers
+but are different people.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class MSMT17(MarketStyle):
     name = "msmt17"
     title = "MSMT17"
     cameras = 15
+    numbers_test_ids_anew = True
     expected: ClassVar[Counts] = {
         "train_ids": 1_041,
         "train_records": 30_248,

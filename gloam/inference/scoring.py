@@ -60,7 +60,7 @@ def evaluate_runs(
         rerank: k-reciprocal re-ranking.
         batch_size: images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        output: folder for evaluation.json and evaluation.csv; the run folder of a single run if not given.
+        output: folder for evaluation.json, .parquet and .csv; the run folder of a single run if not given.
 
     Raises:
         GloamError: no run given, or what :func:`load_model` and :func:`evaluate` raise.
@@ -78,8 +78,8 @@ def evaluate_runs(
     combined = combine(results)
     for file in evaluation_files(runs, output):
         if file.suffix == ".json":
-            combined.to_json(file)
-        else:
+            combined.to_json(file)  # and the queries' table
+        elif file.suffix == ".csv":
             combined.to_csv(file)
     return combined
 
@@ -87,7 +87,7 @@ def evaluate_runs(
 def evaluation_files(runs: Sequence[Path], output: Path | None) -> tuple[Path, ...]:
     """Where :func:`evaluate_runs` writes: nowhere for several runs without an output folder."""
     folder = output or (runs[0] if len(runs) == 1 and runs[0].is_dir() else None)
-    return () if folder is None else (folder / "evaluation.json", folder / "evaluation.csv")
+    return () if folder is None else tuple(folder / f"evaluation.{kind}" for kind in ("json", "parquet", "csv"))
 
 
 def rank_list_of_run(

@@ -35,6 +35,7 @@ def _commands(runs: dict[str, Path], sysu_root: Path, drawn: Path) -> dict[str, 
         "stripes": ["stripes", str(runs["stripes"]), "--output", "{place}/stripes.png", "--images", "1"],
         "clips": ["clips", str(runs["clips"]), "--output", "{place}/clips.csv"],
         "draw": ["data", "draw", "sysu_mm01", "{place}/drawn", "--ids", "4", "--images", "1"],
+        "gallery create": ["gallery", "create", "{place}/people.gallery", run, "--retention", "3"],
         "demo": ["demo", "--output", "{place}/demo"],
         "train": ["train", "sysu_mm01/base", *small_words("sysu_mm01/base", drawn), "--output", "{place}/run"],
     }
