@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup setup-locked constraints demo test lint bench clean
+.PHONY: setup setup-locked constraints demo test test-browser lint bench clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +38,10 @@ lint: setup  ## formatting, lint rules, floors of the package, static types
 
 test: lint  ## lint, then the whole default test suite
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadscope
+
+test-browser: setup  ## the report in a headless Chromium (Debian: apt-get install chromium chromium-driver)
+	$(BIN)/python -m pip install --quiet selenium
+	$(BIN)/python -m pytest tests/report/test_browser.py
 
 demo: setup  ## draw people, train, evaluate, compare: below four minutes on two CPU cores
 	$(BIN)/gloam demo

@@ -105,21 +105,17 @@ def _entry(cls: type[Dataset]) -> Entry:
     return Entry(cls.name, lines, cls.describe())
 
 
-def dataset_options(words: Sequence[str]) -> dict[str, Any]:
-    """Words like ``trial=3`` to keyword arguments.
-
-    Values are read as in a recipe; what is no single value there, such as ``{pid}/c{cam}_*``, is a text.
-    """
-    if wrong := [word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word]:
-        raise GloamError(f"{wrong[0]!r} is not of the form KEY=VALUE, for example --option trial=3.")
-    return {key: _value(value) for key, _, value in (word.partition("=") for word in words)}
-
-
-def _value(text: str) -> Any:
+def dataset_options(name: str | None, words: Sequence[str]) -> dict[str, Any]:
+    """``trial=3`` and the like to keyword arguments; options that are texts are taken as they stand."""
+    from gloam.datasets import get_dataset
     from gloam.recipes.reading import parse_yaml
 
-    try:
-        value = parse_yaml(text, text)
-    except GloamError:
-        return text
-    return text if isinstance(value, dict | list) else value
+    known = {} if name is None else get_dataset(name).options
+
+    def is_text(key: str) -> bool:
+        return key in known and (known[key].default is None or isinstance(known[key].default, str))
+
+    if wrong := [word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word]:
+        raise GloamError(f"{wrong[0]!r} is not of the form KEY=VALUE, for example --option trial=3.")
+    pairs = [(key, value) for key, _, value in (word.partition("=") for word in words)]
+    return {key: value if is_text(key) else parse_yaml(value, f"--option {key}") for key, value in pairs}

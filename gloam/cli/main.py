@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": runs.evaluate,
     "results": reports.results,
     "compare": reports.compare,
+    "report": reports.report,
     "calibrate": calibrate.calibrate,
     "extract": runs.extract,
     "export": export.export,

@@ -1,4 +1,4 @@
-"""Commands from runs to claims: tables for papers, comparisons."""
+"""Commands from runs to claims: tables for papers, comparisons, reports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tyro
 
 from gloam.console import console, printable
 
+DataRoot = Annotated[Path | None, tyro.conf.arg(name="data.root")]
 Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]
 
 
@@ -70,3 +71,47 @@ def compare(
         sys.stdout.write(json_text.dumps(found.to_dict(), indent=2) + "\n")
     else:
         console().print(found.table())
+
+
+def report(
+    runs: Runs,
+    /,
+    output: Path = Path("report.html"),
+    data: DataRoot = None,
+    protocol: str | None = None,
+    faces: Literal["blur", "none", "keep"] = "blur",
+    queries: int = 24,
+    scores_only: bool = False,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> None:
+    """One HTML file about a run, or several side by side: scores, curves, cameras, failures, training.
+
+    Example:
+        gloam report runs/sysu_mm01/agw/2026-01-31_12-00-00 --output report.html
+
+    Args:
+        runs: run folders. Those that differ in seed or RegDB trial only are one system.
+        output: the HTML file to write.
+        data: the dataset's folder, where it is not the one of training.
+        protocol: what is taken apart query by query; the run's first if not given.
+        faces: blur the upper part of every image, put none of the images in, or keep them.
+        queries: worst, best and random queries each; a third of it where several systems share the page.
+        scores_only: leave out what needs the model and the data.
+        batch_size: images per forward pass.
+        device: auto, cpu, cuda, cuda:1 ...
+    """
+    from gloam.report.html_report import write_report
+
+    path = write_report(
+        runs,
+        output,
+        data_root=data,
+        protocol=protocol,
+        faces=faces,
+        queries=queries,
+        scores_only=scores_only,
+        batch_size=batch_size,
+        device=device,
+    )
+    console().print(f"{path}", soft_wrap=True, highlight=False)
