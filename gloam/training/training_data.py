@@ -88,8 +88,6 @@ def prepare_data(plan: ResolvedRecipe, *, weak: WeakLabels | None = None, progre
     """
     recipe, stages = plan.recipe, plan.stages.values()
     test = load_splits(recipe.data)
-    if test.notice:
-        _log.warning("%s", test.notice)
     splits, validation = test, None
     if any(stage.recipe.evaluation.selection == "validation" for stage in stages):
         validation = hold_out(test, seed=recipe.train.seed)
