@@ -72,6 +72,7 @@ class Client:
         like: Sequence[str] = (),
         unlike: Sequence[str] = (),
         fmr: float | None = None,
+        prior: float | None = None,
         exact: bool = False,
         modality: str = "visible",
     ) -> Hits:
@@ -90,6 +91,7 @@ class Client:
             like: see there.
             unlike: see there.
             fmr: see there.
+            prior: see there.
             exact: see there.
             modality: of query images.
 
@@ -117,6 +119,7 @@ class Client:
             "like": _several(like),
             "unlike": _several(unlike),
             "fmr": fmr,
+            "prior": prior,
             "exact": exact,
         }
         return self._search(asked, files)
@@ -297,4 +300,13 @@ def _hit(found: dict[str, Any]) -> Hit:
         tracklet=found["tracklet"],
         person=found["person"],
     )
-    return Hit(found["score"], row, found["group"], tuple(found["members"]), found["distance"], found["marked"])
+    return Hit(
+        found["score"],
+        row,
+        found["group"],
+        tuple(found["members"]),
+        found["distance"],
+        found["marked"],
+        found["probability"],
+        found["prior"],
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -83,7 +83,10 @@ class SearchRequest(_Given):
     expand: int = Field(0, ge=0, le=100)
     like: list[Key] = []
     unlike: list[Key] = []
-    fmr: float | None = Field(None, gt=0, lt=1)
+    fmr: float | None = Field(None, gt=0, lt=1, description="false match rate that hits keep (calibrated galleries)")
+    prior: float | None = Field(
+        None, gt=0, lt=1, description="probability before the comparison (0.001: one in 1,000): hits get probabilities"
+    )
     exact: bool = False
 
     @property
@@ -97,7 +100,8 @@ class FoundHit(BaseModel):
 
     key: str
     score: float = Field(description="cosine, no probability")
-    probability: float | None = Field(None, description="calibrated; None where the gallery is not calibrated")
+    probability: float | None = Field(None, description="of this one comparison, with the prior beside it")
+    prior: float | None = Field(None, description="what the probability assumes before the comparison")
     distance: float | None = Field(None, description="after re-ranking; smaller is nearer")
     camera: int
     time: str = Field(description="ISO 8601 in UTC; empty: unknown")
@@ -194,7 +198,7 @@ class Info(BaseModel):
     fingerprint: str
     dim: int
     calibrated: bool
-    calibration: dict[str, Any] | None
+    calibration: str = Field(description="what was measured, in words")
     role: str
     can_edit: bool
     can_embed: bool = Field(description="images can be searched for; otherwise only keys and vectors")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gloam.gallery.catalogue import acting
+from gloam.gallery.confidence import describe_calibration
 from gloam.gallery.erase import erase, expired
 from gloam.gallery.gallery import Gallery
 from gloam.gallery.hits import Hit, Hits
@@ -134,6 +135,7 @@ class Service:
                     like=request.like,
                     unlike=request.unlike,
                     fmr=request.fmr,
+                    prior=request.prior,
                     exact=request.exact,
                 )
 
@@ -257,7 +259,7 @@ class Service:
                 fingerprint=space.digest,
                 dim=space.dim,
                 calibrated=space.calibration is not None,
-                calibration=space.calibration,
+                calibration=describe_calibration(space),
                 role=who.role,
                 can_edit=who.may("edit"),
                 can_embed=self.embedder is not None,
@@ -383,6 +385,8 @@ def _found(hit: Hit) -> FoundHit:
     return FoundHit(
         key=row.key,
         score=round(hit.score, 6),
+        probability=hit.probability,
+        prior=None if hit.probability is None else hit.prior,
         distance=None if hit.distance is None else round(hit.distance, 6),
         camera=row.camera,
         time=time_text(row.time),

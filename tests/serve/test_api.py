@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gloam.evaluation.calibration import Calibration
 from gloam.gallery.contract import Retention
 from gloam.gallery.gallery import Gallery, open_gallery
 from gloam.gallery.where import Where
 from gloam.image_files import load_image
 from gloam.inference.model import Model
 from gloam.serve.tokens import Tokens
+from tests.gallery.test_confidence import calibration, make  # noqa: F401
 from tests.serve.conftest import Serve, picture
 
 READER, EDITOR = "r" * 24, "e" * 24
@@ -341,3 +343,25 @@ def test_a_damaged_gallery_is_a_problem_without_paths(serve: Serve, folder: Path
     assert "damaged" in answer.json()["detail"]
     assert str(folder) not in answer.text
     shutil.rmtree(folder)
+
+
+def test_a_calibrated_gallery_tells_probabilities_with_their_prior_and_keeps_rates(
+    tmp_path: Path,
+    serve: Serve,
+    calibration: Calibration,  # noqa: F811
+) -> None:
+    calibrated = make(tmp_path / "calibrated.gallery", calibration)
+    key = next(row.key for block in calibrated.catalogue.scan(Where(modality="visible")) for row in block)
+    expected = calibrated.search(key, top=5, fmr=1e-2, prior=1e-3)
+    everything = calibrated.search(key, top=200, fmr=1e-2)
+    with serve(with_model=False, gallery=calibrated).client() as client:
+        found = client.post("/v1/search", json={"keys": [key], "top": 5, "fmr": 1e-2, "prior": 1e-3}).json()
+        rest = client.post("/v1/search", json={"keys": [key], "top": 200, "fmr": 1e-2}).json()
+        info = client.get("/v1/info").json()
+    assert [hit["probability"] for hit in found["hits"]] == [hit.probability for hit in expected]
+    assert {hit["prior"] for hit in found["hits"]} == {1e-3}
+    assert [hit["key"] for hit in rest["hits"]] == everything.keys
+    assert len(rest["hits"]) < info["rows"] - 1
+    assert all(hit["probability"] is None for hit in rest["hits"])  # no prior, no probability
+    assert info["calibrated"] is True
+    assert "identities" in info["calibration"]

@@ -143,7 +143,7 @@ def test_find_filter_judge_mark_and_export(browser: Any, server: Running, filled
         wait(lambda n=number: len(find("#hits > li.marked")) == n + 1)
     find("#save-csv")[0].click()
     table = wait(lambda: next(tmp_path.glob("matches.csv"), None)).read_text().splitlines()
-    assert table[0].startswith("rank,score,probability,key,camera")
+    assert table[0].startswith("rank,score,probability,prior,key,camera")
     assert len(table) == 3
     find("#save-html")[0].click()
     report = wait(lambda: next((one for one in tmp_path.glob("matches.html") if one.stat().st_size), None)).read_text()

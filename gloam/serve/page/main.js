@@ -52,7 +52,8 @@ async function describe() {
   document.title = `${info.name} - gloam`;
   const cameras = new Map();
   for (const one of info.cameras) cameras.set(one.camera, (cameras.get(one.camera) ?? 0) + one.rows);
-  const calibration = info.calibrated ? t("calibrated") : t("uncalibrated");
+  const calibration = info.calibrated ? t("calibrated", { what: info.calibration }) : t("uncalibrated");
+  by("sure").hidden = !info.calibrated;
   by("about").textContent = t("about", { rows: info.rows.toLocaleString("en"), cameras: cameras.size, role: info.role, calibration });
   by("cameras").replaceChildren(
     ...[...cameras].map(([camera, rows]) =>
@@ -77,6 +78,8 @@ function request() {
     group: by("group").value || null,
     rerank: by("rerank").checked && !by("group").value ? 100 : 0,
     exact: by("exact").checked,
+    prior: by("sure").hidden ? null : 1 / Math.max(2, Number(by("prior").value) || 1000),
+    fmr: by("sure").hidden ? null : Number(by("fmr").value) || null,
     like: [...like],
     unlike: [...unlike],
   };

@@ -28,6 +28,12 @@ export function timeText(time) {
   return time ? time.replace("T", " ").replace(/\.\d+/, "").replace("Z", " UTC") : t("hit.notime");
 }
 
+/** A probability, never without what it assumes. @param {any} hit */
+export function chance(hit) {
+  const value = hit.probability < 0.001 ? "<0.1 %" : hit.probability > 0.999 ? ">99.9 %" : `${(100 * hit.probability).toFixed(1)} %`;
+  return t("hit.probability", { value, among: Math.round(1 / hit.prior).toLocaleString("en") });
+}
+
 /** @param {any} hit */
 export function factsOf(hit) {
   return t("detail.facts", { camera: hit.camera, modality: t(hit.modality), time: timeText(hit.time) });
@@ -43,7 +49,7 @@ export function card(hit, rank, does) {
   const open = make("button", { type: "button", className: "crop", "aria-label": label }, cropOf(hit.key, ""));
   open.addEventListener("click", () => does.open());
   const facts = make("div", { className: "facts" }, make("div", { className: "rank" }, `${rank}. ${score}`));
-  if (hit.probability !== null) facts.append(make("div", {}, t("hit.probability", { value: hit.probability.toPrecision(2) })));
+  if (hit.probability !== null) facts.append(make("div", {}, chance(hit)));
   facts.append(make("div", {}, factsOf(hit)));
   if (hit.tracklet) facts.append(make("div", {}, `${t("tracklet")} ${hit.tracklet}`));
   if (hit.person) facts.append(make("div", {}, `${t("person")} ${hit.person}`));

@@ -3,7 +3,7 @@ import { cropFile } from "./api.js";
 import { timeText } from "./results.js";
 import { t } from "./texts.js";
 
-const COLUMNS = ["rank", "score", "probability", "key", "camera", "time", "modality", "tracklet", "person"];
+const COLUMNS = ["rank", "score", "probability", "prior", "key", "camera", "time", "modality", "tracklet", "person"];
 
 /** A cell that no spreadsheet takes for a formula (OWASP, CSV injection). @param {unknown} value */
 export function cell(value) {
