@@ -129,8 +129,8 @@ def add(
         split: read source as the data set of the gallery's run and take this part of it.
         root: folder that a table's paths are relative to; the table's folder if not given.
         boxes: people in the video source, as a tracker wrote them.
-        boxes_format: mot (MOTChallenge text: frames and pixels from 1), coco (JSON, from 0) or table (CSV, Parquet, from
-            0); by the file's ending if not given.
+        boxes_format: mot (MOTChallenge text: frames and pixels from 1), coco (JSON, from 0) or table (CSV, Parquet,
+            from 0); by the file's ending if not given.
         start: time of the video's first frame, ISO 8601 (without offset: UTC).
         frame_rate: frames a second, where source is a folder of frames.
         frames_per_tracklet: rows of each tracklet: its best frames, spread in time (4; video methods: one clip).

@@ -302,8 +302,8 @@ def rows_of_source(
     source = Path(source)
     if is_video(source):
         raise GloamError(
-            f"Where are the people in {source.name}? Give the boxes of a tracker: --boxes tracks.txt (docs/gallery.md), or "
-            "detect= in Python."
+            f"Where are the people in {source.name}? Give a tracker's boxes: --boxes tracks.txt (docs/gallery.md), "
+            "or detect= in Python."
         )
     number = modality_number(modality or "visible")
     if source.is_file() and source.suffix.lower() in _TABLES:

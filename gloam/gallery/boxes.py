@@ -22,6 +22,7 @@ from gloam.gallery.tables import is_missing, modality_number, whole_number
 BoxFormat = Literal["mot", "coco", "table"]
 _TABLES = (".csv", ".tsv", ".parquet")
 _CORNERS, _SIZES = ("x1", "y1", "x2", "y2"), ("left", "top", "width", "height")
+_FAR = 1e9  # pixels; false for NaN too
 _NUMBER = re.compile(r"(\d+)\D*$")
 
 
@@ -91,15 +92,16 @@ def check_box(box: Box, where: str) -> None:
     """Refuse what is no place in a video.
 
     Raises:
-        GloamError: a negative frame, or coordinates that are no finite numbers.
+        GloamError: a negative frame, or coordinates that are no numbers or beyond all images.
     """
     if box.frame < 0:
         raise GloamError(
-            f"{where}: the frame {box.frame} is before the first, which is 0 inside gloam. MOTChallenge text counts frames "
-            "and pixels from 1: a file that counts from 0 is a table (first line: frame,track,left,top,width,height)."
+            f"{where}: the frame {box.frame} is before the first, which is 0 inside gloam. MOTChallenge text counts "
+            "frames and pixels from 1: a file that counts from 0 is a table (first line: frame,track,left,top,width,"
+            "height)."
         )
-    if not all(math.isfinite(value) for value in (*box[1:5], 0.0 if box.confidence is None else box.confidence)):
-        raise GloamError(f"{where}: a box of frame {box.frame} has coordinates that are no finite numbers.")
+    if not all(abs(value) < _FAR for value in (*box[1:5], 0.0 if box.confidence is None else box.confidence)):
+        raise GloamError(f"{where}: a box of frame {box.frame} has coordinates that are no numbers of pixels.")
 
 
 def boxes_of_detections(found: Iterable[Any], frame: int) -> list[Box]:
@@ -118,8 +120,8 @@ def boxes_of_detections(found: Iterable[Any], frame: int) -> list[Box]:
             confidence = None if len(values) < 5 or values[4] is None else float(values[4])
         except (TypeError, ValueError) as error:
             raise GloamError(
-                f"detect() returned {plain(one)!r} for frame {frame}. Return (left, top, width, height), and after them "
-                "the confidence and the track where there are any, one tuple a person."
+                f"detect() returned {plain(one)!r} for frame {frame}. Return (left, top, width, height), and after "
+                "them the confidence and the track where there are any, one tuple a person."
             ) from error
         track = None if len(values) < 6 else _track(values[5])
         boxes.append(Box(frame, left, top, width, height, confidence, track))
@@ -220,10 +222,13 @@ def _read_coco(path: Path, names: Sequence[str]) -> list[Box]:
             kinds = {one["id"]: str(one.get("name", one["id"])) for one in told.get("categories", [])}
         frames = _coco_frames(path, images, names)
         boxes = []
-        for one in annotations:
+        for number, one in enumerate(annotations):
             image = one["image_id"]
             if images and image not in frames:
                 raise GloamError(f"{path}: a box names the image {plain(image)!r}, which the list of images lacks.")
+            frame = whole_number(frames[image] if images else image)
+            if frame is None:
+                raise GloamError(f"{path}: box {number} names no image.")
             left, top, width, height = (float(value) for value in one["bbox"])
             track = next(
                 (place[name] for place in (one, one.get("attributes") or {}) for name in _TRACKS if name in place), None
@@ -232,7 +237,7 @@ def _read_coco(path: Path, names: Sequence[str]) -> list[Box]:
             score = one.get("score")
             boxes.append(
                 Box(
-                    whole_number(image if not images else frames[image]) or 0,
+                    frame,
                     left,
                     top,
                     width,
@@ -278,8 +283,8 @@ def _coco_frames(path: Path, images: Sequence[Mapping[str, Any]], names: Sequenc
         stated = _NUMBER.search(Path(str(one["file_name"])).stem)
         if stated is not None and int(stated[1]) != one["id"]:
             raise GloamError(
-                f"{path}: which frame is the image {one['id']} with the name {plain(one['file_name'])}? Give every entry "
-                "of images a frame_id that counts from 0, or give the folder of these images instead of the video."
+                f"{path}: which frame is image {one['id']} named {plain(one['file_name'])}? Give every "
+                "entry of images a frame_id that counts from 0, or give the folder of these images instead of the video."
             )
     return {one["id"]: int(one["id"]) for one in images}
 
@@ -357,5 +362,8 @@ def _track(value: Any) -> str | None:
         return None
     if isinstance(value, str):
         return value
-    number = float(value) if not hasattr(value, "item") else float(value.item())
-    return str(int(number)) if number == int(number) else str(number)
+    try:
+        number = float(value)
+        return str(int(number)) if number == int(number) else str(number)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise GloamError(f"{plain(value)!r} is no name of a track: give a number or a text.") from error

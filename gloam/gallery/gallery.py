@@ -146,7 +146,9 @@ class Gallery(Upkeep):
         detect: Detect | None = None,
         **footage: Any,
     ) -> Addition:
-        """Add images, features, or the people of a video. Keys that exist are updated; a call that was killed continues where it was.
+        """Add images, features, or the people of a video.
+
+        Keys that exist are updated; a call that was killed continues where it was.
 
         Args:
             source: a folder, image, table or feature file, ``DatasetSplits``, or ``Features``. The table of features
@@ -186,8 +188,12 @@ class Gallery(Upkeep):
 
             if split or pattern or root or tracklet or time is not None or thumbnails is not None:
                 raise GloamError(
-                    "split, pattern, root, tracklet, time and thumbnails mean nothing for a video with boxes: the boxes "
-                    "name tracklets, and start says when the first frame was taken."
+                    "split, pattern, root, tracklet, time and thumbnails mean nothing for a video with boxes: the "
+                    "boxes name tracklets, and start says when the first frame was taken."
+                )
+            if not isinstance(source, str | Path):
+                raise GloamError(
+                    f"A {type(source).__name__} has no boxes: give a video file or a folder of its frames."
                 )
             chosen = self.model if model is None else model
             self.take_calibration(chosen)
