@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import struct
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +33,7 @@ from tests.gallery.drawn_video import (
     write_table,
     write_video,
 )
+from tests.inference.models_to_export import drawn_model
 
 START = "2026-03-01T08:00:00Z"
 
@@ -103,14 +108,51 @@ def test_presentation_times_are_the_rows_times(tmp_path: Path) -> None:
     assert rows["v.mkv#t1"].time == microseconds(START)
 
 
-@pytest.mark.parametrize("rotation", [90, -90, 180])
+def displayed(video: Path, image: np.ndarray) -> np.ndarray:
+    """An image as the matrix in the track header shows it: (x, y) goes to (a x + c y, b x + d y)."""
+    content = video.read_bytes()
+    matrix = struct.unpack_from(">9i", content, content.index(b"tkhd") + 44)
+    a, b, c, d = (matrix[place] >> 16 for place in (0, 1, 3, 4))
+    y, x = np.indices(image.shape[:2])
+    across, down = a * x + c * y, b * x + d * y
+    across, down = across - across.min(), down - down.min()
+    shown = np.zeros((down.max() + 1, across.max() + 1, 3), np.uint8)
+    shown[down, across] = image
+    return shown
+
+
+@pytest.mark.parametrize("rotation", [0, 90, -90, 180])
 def test_boxes_are_of_the_upright_image(tmp_path: Path, rotation: int) -> None:
     images, model = frames(3), PixelModel()
     video = write_video(tmp_path / "v.mov", images, rotation=rotation)
-    gallery = create(tmp_path / "g", model)
-    upright = np.rot90(images[1], rotation // 90)
-    add(gallery, video, boxes=write_mot(tmp_path / "t.txt", [(1, 1, 13, 21)]))
+    upright = displayed(video, images[1])
+    assert upright.shape == ((WIDTH, HEIGHT, 3) if rotation in (90, -90) else (HEIGHT, WIDTH, 3))
+    assert np.array_equal(upright, images[1]) == (rotation == 0)
+    add(create(tmp_path / "g", model), video, boxes=write_mot(tmp_path / "t.txt", [(1, 1, 13, 21)]))
     np.testing.assert_array_equal(model.seen[0], expected(upright, 13, 21))
+
+
+def test_frames_of_a_video_with_reordered_packets(tmp_path: Path) -> None:
+    """H.264 stores images in another order than they are shown in: every frame has a brightness of its own."""
+    video, model = tmp_path / "v.mp4", PixelModel()
+    options = {"crf": "1", "x264-params": "bframes=3:b-adapt=0:scenecut=0:keyint=12"}
+    with av.open(str(video), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv444p"
+        for number in range(LENGTH):
+            image = np.random.default_rng(number).integers(0, 3, (HEIGHT, WIDTH, 3), dtype=np.uint8) + 10 * number
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image.astype(np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(video)) as container:
+        stored = [packet.pts for packet in container.demux(video=0) if packet.size]
+    assert stored != sorted(stored)
+    gallery = create(tmp_path / "g", model)
+    some = [(n, 1, 9, 9) for n in (2, 3, 7, 13, LENGTH - 1)]
+    add(gallery, video, boxes=write_mot(tmp_path / "t.txt", some), start=START, frames_per_tracklet=5)
+    rows = rows_of(gallery)
+    for seen, (n, *_) in zip(model.seen, some, strict=True):
+        assert abs(float(seen.mean()) - 10 * n - 1) < 3
+        assert rows[f"v.mp4#t1/f{n}"].time == (microseconds(START) or 0) + n * 40_000
 
 
 def test_adding_again_embeds_nothing_and_a_kill_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,15 +168,23 @@ def test_adding_again_embeds_nothing_and_a_kill_is_continued(tmp_path: Path, mon
     class Killed(PixelModel):
         def embed_records(self, records: Any, store: Any, **more: Any) -> Any:
             if len(self.seen) >= 16:
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), signal.SIGKILL)
             return super().embed_records(records, store, **more)
 
-    first, second = Killed(), PixelModel()
-    killed = create(tmp_path / "killed", first)
-    with pytest.raises(KeyboardInterrupt):
-        add(killed, video, boxes=boxes, start=START)
-    assert (len(killed), len(first.seen)) == (20, 16)  # two batches of two tracklets, whole ones
+    second = PixelModel()
+    create(tmp_path / "killed", second).close()
+    child = os.fork()
+    if child == 0:
+        try:
+            opened = open_gallery(tmp_path / "killed")
+            opened._model = Killed()  # type: ignore[assignment]
+            add(opened, video, boxes=boxes, start=START)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    killed = open_gallery(tmp_path / "killed")
     killed._model = second  # type: ignore[assignment]
+    assert len(killed) == 20  # two batches of two tracklets, whole ones
     assert add(killed, video, boxes=boxes, start=START) == "10 new, 0 updated, 20 unchanged"
     assert len(second.seen) == 8
     assert rows_of(killed) == rows_of(gallery)
@@ -230,6 +280,19 @@ def test_video_methods_get_one_clip_a_tracklet(tmp_path: Path) -> None:
     assert add(gallery, video, boxes=write_mot(tmp_path / "t.txt", places())) == "2 new, 0 updated, 0 unchanged"
     assert model.clips == [6, 6]
     assert {key: row.frames for key, row in rows_of(gallery).items()} == {"v.mkv#t1": 6, "v.mkv#t2": 6}
+
+
+def test_a_network_for_clips_sees_the_crops_in_order(tmp_path: Path) -> None:
+    images, model = frames(4), drawn_model("m3reid")
+    gallery = Gallery.create(tmp_path / "g", model, retention="keep")
+    lines = "".join(f"{n},1,{10 + n},9,24,48\n0{n},-1,{n},1,24,48\n" for n in range(4))
+    (tmp_path / "t.csv").write_text("frame,tracklet,left,top,width,height\n" + lines)
+    add(gallery, write_video(tmp_path / "v.mkv", images), boxes=tmp_path / "t.csv")
+    clip = np.stack([image[9:57, 10 + n : 34 + n] for n, image in enumerate(images)])
+    wanted = model.embed([clip, images[2:3, 1:49, 2:26]], progress=False).numpy()
+    found = gallery.index.vectors(["v.mkv#t1", "v.mkv#f2/2,1,24,48"])
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+    assert len(gallery) == 5
 
 
 def test_boxes_in_tables_of_images(tmp_path: Path) -> None:
