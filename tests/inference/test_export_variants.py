@@ -123,6 +123,7 @@ def test_useless_variants_and_missing_images_are_refused(folder: Path, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_video_methods_have_variants(tmp_path: Path) -> None:
     from tests.analysis.clip_run import draw_clips
 
