@@ -33,7 +33,7 @@ class Query(NamedTuple):
         notes: what the user should know.
         images: small WebP copies of the first query images.
         modality: of the images (or tracklets) that it was made of; None: of both.
-        count: how many these were.
+        shown: how many these were.
     """
 
     vector: Float
@@ -41,7 +41,7 @@ class Query(NamedTuple):
     notes: tuple[str, ...]
     images: tuple[bytes, ...] = ()
     modality: int | None = None
-    count: int = 1
+    shown: int = 1
 
 
 def read_query(
