@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gloam.cli.listing import Entry, show_entries
 from gloam.console import console
@@ -44,10 +43,11 @@ def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str
         strict: treat counts that differ from the published ones as errors.
         option: the dataset's own options, each as KEY=VALUE (RegDB: trial=3).
     """
+    from gloam.cli.option_words import key_values
     from gloam.datasets.check import check
     from gloam.recipes.fitting import find_fitting
 
-    report = check(name, root, strict=strict, **_options(option))
+    report = check(name, root, strict=strict, **key_values(option, "--option"))
     console().print(report)
     for line in find_fitting(report.splits).lines():
         console().print(line, highlight=False)
@@ -103,12 +103,3 @@ def data_draw(
 def _entry(cls: type[Dataset]) -> Entry:
     lines = [f"{cls.title}: {cls.setting()}", *cls.published(), cls.obtain, *filter(None, [cls.page]), cls.licence]
     return Entry(cls.name, lines, cls.describe())
-
-
-def _options(words: Sequence[str]) -> dict[str, Any]:
-    """``trial=3`` and the like to keyword arguments; values are read as in a recipe."""
-    import yaml
-
-    if wrong := [word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word]:
-        raise GloamError(f"{wrong[0]!r} is not of the form KEY=VALUE, for example --option trial=3.")
-    return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
