@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gloam.datasets import list_datasets, load_dataset
     from gloam.errors import GloamError
     from gloam.evaluation.ranking import rank_features, rank_metrics
+    from gloam.gallery.gallery import Gallery, open_gallery
+    from gloam.gallery.where import Where
     from gloam.inference.comparison import Matches, cluster, draw, evaluate, rerank, search
     from gloam.inference.features import Features
     from gloam.inference.loading import load_model
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
 # Public name -> module that defines it.
 _PUBLIC = {
     "Features": "gloam.inference.features",
+    "Gallery": "gloam.gallery.gallery",
     "GloamError": "gloam.errors",
     "Matches": "gloam.inference.comparison",
     "Model": "gloam.inference.model",
+    "Where": "gloam.gallery.where",
     "cluster": "gloam.inference.comparison",
     "create_method": "gloam.methods",
     "draw": "gloam.inference.comparison",
@@ -43,6 +47,7 @@ _PUBLIC = {
     "load_dataset": "gloam.datasets",
     "load_model": "gloam.inference.loading",
     "load_recipe": "gloam.recipes.recipe",
+    "open_gallery": "gloam.gallery.gallery",
     "rank_features": "gloam.evaluation.ranking",
     "rank_metrics": "gloam.evaluation.ranking",
     "rerank": "gloam.inference.comparison",
@@ -51,9 +56,11 @@ _PUBLIC = {
 
 __all__ = [
     "Features",
+    "Gallery",
     "GloamError",
     "Matches",
     "Model",
+    "Where",
     "__version__",
     "cluster",
     "create_method",
@@ -65,6 +72,7 @@ __all__ = [
     "load_dataset",
     "load_model",
     "load_recipe",
+    "open_gallery",
     "rank_features",
     "rank_metrics",
     "rerank",

@@ -25,6 +25,8 @@ _OPTIONAL = {
     "infomap": "InfoMap clustering (extra: infomap)",
     "lightly": "self-supervised baselines (extra: ssl)",
     "av": "video files (extra: video)",
+    "faiss": "search codes of galleries (extra: search)",
+    "qdrant_client": "galleries in a Qdrant cluster (extra: qdrant)",
     "wandb": "logger wandb (extra: loggers)",
     "mlflow": "logger mlflow (extra: loggers)",
 }

@@ -71,6 +71,14 @@ class Signals:
         if self.requested is not None and self._depth == 0 and not self._raised:
             self._raise()
 
+    def interrupt(self) -> NoReturn:
+        """Raise the signal that waits, inside a deferred block.
+
+        Raises:
+            Interrupted: always.
+        """
+        self._raise()
+
     def stop(self, signal_number: int) -> None:
         """Take note of a request to stop that another process got."""
         self.requested = self.requested or signal_number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from gloam.errors import GloamError
 
 _DEEPEST = 32
+_FOLDER = 0x10  # among the attributes of a part of a ZIP archive
 # How PyTorch names what a file asks for beyond tensors, containers and numbers.
 _FOREIGN = re.compile(r"GLOBAL ([\w.]+)|(?:unsupported|class) ([\w]+(?:\.\w+)+)")
 
@@ -34,6 +36,16 @@ def load_torch_file(path: Path, *, numpy_values: bool = False, cure: str = "Copy
     """
     if path.stat().st_size == 0:
         raise GloamError(f"{path} could not be read: it is empty. {cure}")
+    try:
+        damaged = _damaged_part(path)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # zipfile raises several kinds for a file that is cut off or foreign; each means the same to a user.
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise GloamError(f"{path} could not be read: it is cut off or damaged ({reason}). {cure}") from None
+    if damaged is not None:
+        raise GloamError(f"{path} is damaged: the checksum of {damaged} is wrong. {cure}")
     try:
         # PyTorch warns about odd pickles, which a damaged file always is.
         with torch.serialization.safe_globals(_numpy_types() if numpy_values else []), warnings.catch_warnings():
@@ -98,6 +110,20 @@ def plain_tensors(content: Mapping[Any, Any], path: Path, prefix: str = "") -> d
                 f"{path}: {name} is a {type(value).__name__}, not a tensor. Export the file again as a state dict."
             )
     return found
+
+
+def _damaged_part(path: Path) -> str | None:
+    """The first part of a file of torch whose content is not what was written, or None.
+
+    The files are ZIP archives (those of torch before 1.6 are not, and hold no checksums). torch writes a CRC-32 for
+    every part and does not look at it; a flipped bit would be taken for a weight.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        # A part that is marked as a folder has no content: torch would give memory that nobody has filled.
+        folders = (part.filename for part in archive.infolist() if part.is_dir() or part.external_attr & _FOLDER)
+        return next(folders, None) or archive.testzip()
 
 
 def _odd_kind(value: Tensor) -> str | None:

@@ -17,6 +17,7 @@ from gloam.batches.batch import Batch
 from gloam.batches.clips import FixedFrames, FrameChoice, all_clips, choose_frames, count_clips
 from gloam.datasets.records import Record
 from gloam.errors import GloamError
+from gloam.interruption import ignore_signals
 from gloam.pixels.store import PixelStore, cores
 from gloam.sampling.base import BatchSampler
 from gloam.seeds import Purpose, mix_seed
@@ -42,18 +43,21 @@ class NumberedBatches:
 
     Args:
         sampler: yields lists of record indices.
+        first: number of the first batch to serve; those before it are left out.
     """
 
-    def __init__(self, sampler: BatchSampler) -> None:
+    def __init__(self, sampler: BatchSampler, first: int = 0) -> None:
         self.sampler = sampler
+        self._first = first
 
     def __iter__(self) -> Iterator[NumberedBatch]:
         epoch = self.sampler.epoch
         for number, indices in enumerate(self.sampler):
-            yield NumberedBatch(epoch, number, indices)
+            if number >= self._first:
+                yield NumberedBatch(epoch, number, indices)
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return max(0, len(self.sampler) - self._first)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration."""
@@ -187,6 +191,7 @@ def train_loader(
     seed: int = 0,
     rank: int = 0,
     prefetch: int = 2,
+    first_batch: int = 0,
 ) -> DataLoader[Batch]:
     """Training batches as the sampler draws them.
 
@@ -205,9 +210,10 @@ def train_loader(
         seed: run seed, for random frames.
         rank: number of this process: processes choose frames independently.
         prefetch: batches that each worker reads ahead.
+        first_batch: batches of the epoch to leave out at its start; the others are the same as without.
     """
     data = RecordBatches(records, labels, store, frames=frames, frame_choice=frame_choice, seed=seed, rank=rank)
-    return _loader(data, NumberedBatches(sampler), workers, prefetch, persistent=True)
+    return _loader(data, NumberedBatches(sampler, first_batch), workers, prefetch, persistent=True)
 
 
 def test_loader(
@@ -255,7 +261,7 @@ def _loader(
         sharing = group.get_world_size() if group.is_available() and group.is_initialized() else 1
         workers = max(1, cores() // sharing)
     if workers > 0:
-        options = {"prefetch_factor": prefetch, "persistent_workers": persistent}
+        options = {"prefetch_factor": prefetch, "persistent_workers": persistent, "worker_init_fn": ignore_signals}
     return DataLoader(
         data,
         batch_sampler=batches,  # type: ignore[arg-type]

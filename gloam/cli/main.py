@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from gloam import __version__, plugins
-from gloam.cli import data, export, runs, start, train
+from gloam.cli import cache, data, export, gallery, gallery_upkeep, runs, start, train
 from gloam.cli.parsing import parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
@@ -26,6 +26,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data list": data.data_list,
     "data check": data.data_check,
     "data draw": data.data_draw,
+    "cache list": cache.cache_list,
+    "cache check": cache.cache_check,
+    "cache clear": cache.cache_clear,
     "recipes": train.recipes,
     "train": train.train,
     "evaluate": runs.evaluate,
@@ -36,6 +39,18 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "curves": runs.curves,
     "stripes": runs.stripes,
     "clips": runs.clips,
+    "gallery create": gallery.create,
+    "gallery add": gallery.add,
+    "gallery search": gallery.search,
+    "gallery info": gallery_upkeep.info,
+    "gallery verify": gallery_upkeep.verify,
+    "gallery erase": gallery_upkeep.erase,
+    "gallery expire": gallery_upkeep.expire,
+    "gallery audit": gallery_upkeep.audit,
+    "gallery reembed": gallery_upkeep.reembed,
+    "gallery export": gallery_upkeep.export,
+    "gallery import": gallery_upkeep.import_,
+    "gallery merge": gallery_upkeep.merge,
     "doctor": start.doctor,
 }
 

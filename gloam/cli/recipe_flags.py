@@ -41,7 +41,7 @@ class RunFlags(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     output: Path | None = Field(None, description="run folder; default runs/<dataset>/<method>/<time>")
-    resume: Path | None = Field(None, description="run folder to go on with")
+    resume: Path | None = Field(None, description="run folder to go on with; auto: begin, go on or finish in --output")
     stop_after: int | None = Field(
         None, ge=1, le=1_000_000, description="stop with a checkpoint after so many epochs of this call"
     )

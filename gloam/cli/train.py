@@ -12,6 +12,7 @@ from gloam.errors import GloamError, did_you_mean
 
 USAGE = """usage: gloam train RECIPE [--data.root DIR] [--output DIR] [--SECTION.KEY VALUE ...]
        gloam train --resume RUN
+       gloam train RECIPE --output DIR --resume auto
 
 Train a recipe, or your own YAML file in the same form, and score the result with the dataset's protocols.
 
@@ -20,6 +21,7 @@ Example:
 
   --output DIR       run folder (default: runs/<dataset>/<method>/<time>)
   --resume RUN       go on with a stopped run, exactly where it was
+  --resume auto      begin in --output, go on there, or show its results: the same command for every start of a job
   --stop-after N     stop with a checkpoint after N epochs of this call
   --quiet            no progress bars
   --dry-run          print the resolved recipe and stop
@@ -91,7 +93,7 @@ def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
         return
     if result.results is not None:
         console().print(result.results.table())
-    console().print(f"run: {result.path}")
+    console().print(f"run: {result.path}" + (" (already finished)" if result.was_finished else ""))
 
 
 def _entry(name: str) -> Entry:
@@ -117,6 +119,8 @@ def _resumed_run(words: Sequence[str]) -> str:
     """The run folder that ``--resume`` names: its recipe is the one to go on with."""
     for position, word in enumerate(words):
         run = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
+        if word.partition("=")[0] == "--resume" and run == "auto":
+            raise GloamError("--resume auto takes the whole command: gloam train RECIPE --output DIR --resume auto.")
         if word.partition("=")[0] == "--resume" and run:
             path = Path(run)
             if not path.exists():

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gloam import __version__
 from gloam.atomic import atomic_path
 from gloam.datasets.records import RawId, raw_id
-from gloam.errors import GloamError
+from gloam.errors import GloamError, WriteError
 from gloam.methods import get_method
 from gloam.methods.contract import Method, create_options
 from gloam.recipes.recipe import Recipe, validate
 from gloam.safe_load import load_torch_file
 
-FORMAT = 1
+# 1: without `files` and `unfinished`; still read.
+FORMAT = 2
+_READABLE = (1, 2)
+
+
+class _Best(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    score: float
+    epoch: float = Field(ge=0)
+
+
+class _Text(BaseModel):
+    """The part of a checkpoint that is text: what is not as declared here is refused when a file is read."""
+
+    recipe: dict[str, Any]
+    stage: str
+    epoch: int = Field(ge=0)
+    num_classes: int = Field(ge=1)
+    label_map: dict[Annotated[RawId, BeforeValidator(raw_id)], int]
+    best: _Best | None
+    history: list[dict[str, str | bool | int | float | None]]
+    weak: dict[str, Any] | None
+    fingerprint: str
+    files: str | None = None
 
 
 @dataclass
 class Checkpoint:
-    """State of a run at an epoch border.
+    """State of a run at an epoch border, or between two batches of an epoch.
 
     Attributes:
         recipe: the complete recipe of the run, all stages.
@@ -38,7 +64,9 @@ class Checkpoint:
         best: best selection score so far and the epoch that reached it, or None.
         history: one row of numbers per finished epoch.
         weak: permutations of weak labels, or None.
-        fingerprint: digest of the training data.
+        fingerprint: digest of the names and labels of all data.
+        files: digest of sizes and times, or contents, of the image files (``gloam.training.data_files``), or None.
+        unfinished: what the running epoch needs besides (``gloam.training.epoch_state``), or None at an epoch border.
     """
 
     recipe: Recipe
@@ -54,12 +82,14 @@ class Checkpoint:
     history: list[dict[str, Any]]
     weak: dict[str, Any] | None
     fingerprint: str
+    files: str | None = None
+    unfinished: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Write to a temporary name, flush, rename: a kill leaves the previous file intact.
 
         Raises:
-            GloamError: it could not be written (a full disk); the previous file is intact.
+            WriteError: it could not be written (a full disk); the previous file is intact.
         """
         content = {
             "format": FORMAT,
@@ -75,58 +105,126 @@ class Checkpoint:
                     "history": self.history,
                     "weak": self.weak,
                     "fingerprint": self.fingerprint,
+                    "files": self.files,
                 }
             ),
             "method": self.method,
             "optimizer": self.optimizer,
             "precision": self.precision,
             "labels": self.labels,
+            "unfinished": self.unfinished,
         }
         try:
             with atomic_path(path) as temporary:
                 torch.save(content, temporary)
-        except (OSError, RuntimeError) as error:
-            # torch reports a full disk as a RuntimeError of its stream writer.
+        except (WriteError, RuntimeError) as error:
+            # torch reports a full disk as a RuntimeError of its stream writer, often only by the wrong position.
+            reason = "the disk takes no more" if "unexpected pos" in str(error) else str(error).splitlines()[0]
             kept = "the one before it is intact" if path.exists() else "there is none yet"
-            raise GloamError(
-                f"The checkpoint {path} could not be written ({str(error).splitlines()[0]}); {kept}. "
-                "Free some space and go on with --resume."
+            raise WriteError(
+                f"The checkpoint {path} could not be written ({reason}); {kept}. "
+                "Free some space and go on with --resume.",
+                getattr(error, "errno", None),
             ) from error
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Read a checkpoint.
+        """Read a checkpoint and check it against its checksums.
 
         Raises:
-            GloamError: missing, cut off, or not a checkpoint of gloam.
+            GloamError: missing, cut off, damaged, of another format, or not a checkpoint of gloam.
         """
         if not path.is_file():
             raise GloamError(f"There is no checkpoint {path}.")
         content = load_torch_file(path, cure="Use another checkpoint of the run.")
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not isinstance(content, dict) or "format" not in content or "gloam" not in content:
             raise GloamError(
                 f"{path} is not a gloam checkpoint. To start from weights of other software use the recipe key weights."
             )
-        text = json.loads(content["text"])
-        return cls(
-            recipe=validate(text["recipe"], str(path)),
-            stage=text["stage"],
-            epoch=text["epoch"],
-            num_classes=text["num_classes"],
-            label_map={raw_id(key): value for key, value in text["label_map"].items()},
+        if content["format"] not in _READABLE:
+            raise GloamError(
+                f"{path} was written by gloam {content['gloam']} in format {content['format']}; this is gloam "
+                f"{__version__}, which reads formats {_READABLE[0]} to {_READABLE[-1]}. Use the version that wrote it."
+            )
+        try:
+            return cls._from_content(content, str(path))
+        except (ValidationError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise GloamError(f"{path} is damaged: {_reason(error)}. Use another checkpoint of the run.") from error
+        except GloamError as error:
+            if content["gloam"] == __version__:
+                raise
+            raise GloamError(f"{error} (It was written by gloam {content['gloam']}, this is {__version__}.)") from error
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any], origin: str) -> Checkpoint:
+        text = _Text.model_validate(json.loads(content["text"]), strict=True)
+        checkpoint = cls(
+            recipe=validate(text.recipe, origin),
+            stage=text.stage,
+            epoch=text.epoch,
+            num_classes=text.num_classes,
+            label_map=text.label_map,
             method=content["method"],
             optimizer=content["optimizer"],
             precision=content["precision"],
             labels=content["labels"],
-            best=text["best"],
-            history=text["history"],
-            weak=text["weak"],
-            fingerprint=text["fingerprint"],
+            best=text.best.model_dump() if text.best is not None else None,
+            history=text.history,
+            weak=text.weak,
+            fingerprint=text.fingerprint,
+            files=text.files,
+            unfinished=content.get("unfinished"),
         )
+        checkpoint._check()
+        return checkpoint
+
+    def _check(self) -> None:
+        """Raise ValueError for what no run writes, before it fails somewhere inside torch."""
+        if self.stage not in self.recipe.resolved_stages():
+            raise ValueError(f"its recipe has no stage {self.stage!r}")
+        for name in ("method", "optimizer", "precision"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} is no mapping")
+        if not isinstance(self.unfinished, dict | None):
+            raise ValueError("the state inside the epoch is no mapping")
+        for tensor in _tensors([self.method, self.optimizer, self.precision, self.labels, self.unfinished]):
+            if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+                raise ValueError(f"it holds a tensor that is not dense ({tensor.layout}, {tensor.dtype})")
+        labels = self.labels
+        if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+            raise ValueError("its labels are no list of integers")
+        if sorted(self.label_map.values()) != list(range(len(self.label_map))):
+            raise ValueError("its label map is not 0, 1, 2, ...")
+        # Pseudo-labels number clusters, of which there are as many as samples at most.
+        invented = get_method(self.stage_recipe().method_name).is_unsupervised
+        limit = max(len(labels), 1) if invented else self.num_classes
+        if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < limit:
+            raise ValueError(f"its labels lie in {int(labels.min())} .. {int(labels.max())}, not in -1 .. {limit - 1}")
 
     def stage_recipe(self) -> Recipe:
         """The recipe of the stage that was running."""
         return self.recipe.resolved_stages()[self.stage]
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error; of a schema's, the first place that is wrong."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'its text'}: {first['msg']}"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+
+
+def _tensors(content: Any) -> Iterator[torch.Tensor]:
+    if isinstance(content, torch.Tensor):
+        yield content
+    elif isinstance(content, dict):
+        for value in content.values():
+            yield from _tensors(value)
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _tensors(value)
 
 
 def find_checkpoint(run: str | Path, prefer: tuple[str, ...] = ("best", "last")) -> Path:

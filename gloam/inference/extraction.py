@@ -15,7 +15,7 @@ from gloam.augmentation.augmenter import normalize
 from gloam.batches.clips import FixedFrames, count_clips
 from gloam.batches.loaders import test_loader
 from gloam.datasets import Record
-from gloam.errors import GloamError
+from gloam.errors import GloamError, fitting, smaller
 from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
 from gloam.progress import track
@@ -87,7 +87,7 @@ def extract_features(
         workers=workers,
         indices=mine,
     )
-    compute = function or method.extract
+    compute = fitting(function or method.extract, f"Try a batch size of {smaller(batch_size)} (--batch-size).")
     lengths = np.fromiter((len(records[i].paths) for i in mine), np.int64, len(mine))
     # Whose clip each row of a batch is; a batch may end inside a tracklet.
     owners = torch.from_numpy(np.repeat(np.arange(len(mine)), count_clips(lengths, frames, frame_choice)))

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gloam.atomic import atomic_path
+from gloam.console import printable
 from gloam.errors import GloamError
 
 FORMATS = (".parquet", ".npz", ".csv")
@@ -40,6 +41,8 @@ def write_features(path: Path, array: NDArray[np.float32], columns: pd.DataFrame
         GloamError: another suffix.
     """
     check_format(path)
+    # A run's folder may have a name that is no text; it is told, not opened again.
+    about = {name: printable(value) for name, value in about.items()}
     with atomic_path(path) as temporary:
         if path.suffix == ".npz":
             arrays: dict[str, Any] = {str(name): _plain(columns[name]) for name in columns}

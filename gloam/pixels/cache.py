@@ -1,8 +1,9 @@
 """The pixel cache on disk: decoded uint8 images in one memory-mappable file per (file list, size, filter).
 
-A cache is a folder ``<digest>/`` with ``pixels.npy`` ``(N, 3, H, W)`` and ``info.json``. It is built as
-``<digest>.partial/`` under a file lock and renamed when complete. ``done.jsonl`` in the partial folder lists the
-chunks that are safely on disk, so a builder that was killed is continued by the next one.
+A cache is a folder ``<digest>/`` with ``pixels.npy`` ``(N, 3, H, W)``, ``checksums.bin`` and ``info.json``
+(``gloam.pixels.finished_cache``). It is built as ``<digest>.partial/`` under a file lock and renamed when complete.
+``done.jsonl`` in the partial folder lists the chunks that are safely on disk, so a builder that was killed is continued
+by the next one.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gloam.atomic import write_text
 from gloam.console import console
-from gloam.errors import GloamError
+from gloam.errors import GloamError, WriteError
 from gloam.image_files import holds_deep
-from gloam.pixels.cache_worker import fill_rows
+from gloam.pixels.cache_worker import Bad, fill_rows
 from gloam.pixels.decode import STRETCH, Interpolation
+from gloam.pixels.finished_cache import FinishedCache
 
 CHUNK = 256  # images between two "safely on disk" marks; 32 MB at 288 x 144
 _FORMAT = 1
@@ -131,44 +133,38 @@ def ensure_cache(key: CacheKey, folder: Path, *, workers: int, progress: bool = 
     """
     digest = key.digest()
     final = folder / digest
-    if (found := _open_complete(final, key)) is not None:
-        return found
+    found = FinishedCache.open(final, len(key.paths))
+    if found is not None and not found.needs_work(key.root, key.paths):
+        return found.pixels, found.reasons
+    was_damaged = found is not None and found.is_damaged
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _lock(folder / f"{digest}.lock", progress) as locked:
-            if (found := _open_complete(final, key)) is not None:
-                return found
-            partial = folder / (f"{digest}.partial" if locked else f"{digest}.{uuid.uuid4().hex[:8]}.partial")
-            _build(key, partial, workers=workers, progress=progress)
-            _move_into_place(partial, final, key)
-    except OSError as error:
+            if FinishedCache.open(final, len(key.paths)) is None:
+                partial = folder / (f"{digest}.partial" if locked else f"{digest}.{uuid.uuid4().hex[:8]}.partial")
+                _build(key, partial, workers=workers, progress=progress)
+                _move_into_place(partial, final, key)
+            found = FinishedCache.open(final, len(key.paths))
+            if found is not None:
+                found.redo(key, check_all=was_damaged)
+    except (OSError, WriteError) as error:
         if error.errno in _DISK_FULL:
             raise _disk_full(key, folder, str(error)) from error
+        if found is not None and not was_damaged and not found.is_damaged:
+            return found.pixels, found.reasons  # somebody else's cache, which this process may only read
         raise CacheError(
             f"The pixel cache in {folder} cannot be written ({error}). "
             "Name another folder (--data.cache DIR or GLOAM_CACHE), or switch it off (--data.cache off)."
         ) from error
-    found = _open_complete(final, key)
     if found is None:
         raise GloamError(f"The pixel cache {final} vanished while it was opened. Start again.")
-    return found
-
-
-def _open_complete(final: Path, key: CacheKey) -> tuple[Path, dict[int, str]] | None:
-    try:
-        info = json.loads((final / "info.json").read_text(encoding="utf-8"))
-        pixels = final / "pixels.npy"
-        if info["count"] == len(key.paths) and pixels.stat().st_size == info["size"]:
-            return pixels, {int(row): str(reason) for row, reason in info["bad"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return None
+    return found.pixels, found.reasons
 
 
 def _build(key: CacheKey, partial: Path, *, workers: int, progress: bool) -> None:
     file, marks = partial / "pixels.npy", partial / "done.jsonl"
     shape = (len(key.paths), 3, key.height, key.width)
-    done, bad = _read_marks(marks) if _is_usable(file, shape) else (set[int](), {})
+    done, bad = _read_marks(marks) if _is_usable(file, shape) else (dict[int, list[int]](), list[Bad]())
     chunks = [c for c in range(0, len(key.paths), CHUNK) if c not in done]
     needed = min(len(chunks) * CHUNK, len(key.paths)) * 3 * key.height * key.width
     try:
@@ -187,16 +183,14 @@ def _build(key: CacheKey, partial: Path, *, workers: int, progress: bool) -> Non
             del pixels
         offset = file.stat().st_size - key.num_bytes
         with _report(key, partial.parent, len(chunks), progress) as advance, marks.open("a", encoding="utf-8") as log:
-            for chunk, failures in _decode_chunks(key, file, offset, chunks, workers):
-                log.write(json.dumps([chunk, failures]) + "\n")
+            for chunk, (failures, sums) in _decode_chunks(key, file, offset, chunks, workers):
+                log.write(json.dumps([chunk, failures, sums]) + "\n")
                 log.flush()
-                bad.update(failures)
+                bad += failures
+                done[chunk] = sums
                 advance(min(CHUNK, len(key.paths) - chunk))
-        info = {"count": len(key.paths), "size": file.stat().st_size, "bad": sorted(bad.items())}
-        info |= {"height": key.height, "width": key.width, "interpolation": key.interpolation, "root": str(key.root)}
-        write_text(partial / "info.json", json.dumps(info, indent=1))
-        (partial / "info.json").chmod(0o600)
-    except (OSError, CacheError) as error:
+        FinishedCache.write(partial, key, [value for chunk in sorted(done) for value in done[chunk]], bad)
+    except (OSError, CacheError, WriteError) as error:
         # A build that was merely interrupted stays for the next one; a full disk must be given back its space.
         if isinstance(error, CacheError) or error.errno in _DISK_FULL:
             shutil.rmtree(partial, ignore_errors=True)
@@ -205,8 +199,8 @@ def _build(key: CacheKey, partial: Path, *, workers: int, progress: bool) -> Non
 
 def _decode_chunks(
     key: CacheKey, file: Path, offset: int, chunks: Sequence[int], workers: int
-) -> Iterator[tuple[int, list[tuple[int, str]]]]:
-    """Yield (first row, failures) of each chunk when it is safely on disk."""
+) -> Iterator[tuple[int, tuple[list[Bad], list[int]]]]:
+    """Yield (first row, (failures, checksums)) of each chunk when it is safely on disk."""
 
     def items(chunk: int) -> list[tuple[int, str]]:
         stop = min(chunk + CHUNK, len(key.paths))
@@ -237,7 +231,7 @@ def _decode_chunks(
         local.process = _start_worker(json.dumps(setup))
         processes.append(local.process)
 
-    def decode(chunk: int) -> tuple[int, list[tuple[int, str]]]:
+    def decode(chunk: int) -> tuple[int, tuple[list[Bad], list[int]]]:
         return chunk, _ask(local.process, items(chunk))
 
     pool = ThreadPoolExecutor(workers, initializer=start)
@@ -280,7 +274,7 @@ def _send(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
-def _ask(process: subprocess.Popen[str], items: list[tuple[int, str]]) -> list[tuple[int, str]]:
+def _ask(process: subprocess.Popen[str], items: list[tuple[int, str]]) -> tuple[list[Bad], list[int]]:
     try:
         _send(process, json.dumps(items))
         answer = process.stdout.readline() if process.stdout is not None else ""
@@ -294,7 +288,7 @@ def _ask(process: subprocess.Popen[str], items: list[tuple[int, str]]) -> list[t
     reply = json.loads(answer)
     if "errno" in reply:
         raise OSError(reply["errno"], reply["error"])
-    return [(int(row), str(reason)) for row, reason in reply["bad"]]
+    return _bad(reply["bad"]), [int(value) for value in reply["sums"]]
 
 
 def _is_usable(file: Path, shape: tuple[int, ...]) -> bool:
@@ -304,22 +298,26 @@ def _is_usable(file: Path, shape: tuple[int, ...]) -> bool:
         return False
 
 
-def _read_marks(marks: Path) -> tuple[set[int], dict[int, str]]:
-    done: set[int] = set()
-    bad: dict[int, str] = {}
+def _read_marks(marks: Path) -> tuple[dict[int, list[int]], list[Bad]]:
+    done: dict[int, list[int]] = {}
+    bad: list[Bad] = []
     if marks.exists():
         for line in marks.read_text(encoding="utf-8").splitlines():
             try:
-                chunk, failures = json.loads(line)
-            except ValueError:  # the last line of a killed builder may be cut
+                chunk, failures, sums = json.loads(line)
+            except ValueError:  # the last line of a killed builder may be cut; older builders kept no checksums
                 continue
-            done.add(int(chunk))
-            bad.update({int(row): str(reason) for row, reason in failures})
+            done[int(chunk)] = [int(value) for value in sums]
+            bad += _bad(failures)
     return done, bad
 
 
+def _bad(values: Sequence[Sequence[Any]]) -> list[Bad]:
+    return [(int(row), str(reason), tuple(mark) if mark is not None else None) for row, reason, mark in values]
+
+
 def _move_into_place(partial: Path, final: Path, key: CacheKey) -> None:
-    if final.exists() and _open_complete(final, key) is None:  # a damaged cache
+    if final.exists() and FinishedCache.open(final, len(key.paths)) is None:  # a damaged cache
         shutil.rmtree(final)
     try:
         partial.rename(final)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from gloam.image_files import UnreadableImage
 from gloam.pixels.decode import Interpolation, decode_image
+
+Bad = tuple[int, str, tuple[int, int, int] | None]  # row, reason, mark of the file (see `file_mark`)
 
 
 def fill_rows(
@@ -28,7 +31,7 @@ def fill_rows(
     width: int,
     interpolation: Interpolation,
     stretch: str,
-) -> list[tuple[int, str]]:
+) -> tuple[list[Bad], list[int]]:
     """Decode images into their rows of the cache file, and flush them to disk.
 
     Written with ``write``, not through a memory map: on a full disk a map kills the process with SIGBUS, while
@@ -45,26 +48,45 @@ def fill_rows(
         stretch: see ``gloam.pixels.decode.parse_stretch``.
 
     Returns:
-        ``(row, reason)`` of every unreadable image; such rows hold zeros.
+        Every unreadable image, whose row holds zeros, and the CRC-32 of every row. The mark of an unreadable image is
+        None where its file could not be reached, which may be different next time; an image that is no image stays
+        one until its file changes.
 
     Raises:
         OSError: the disk is full, or another failure to write.
     """
     size = 3 * height * width
-    bad: list[tuple[int, str]] = []
+    bad: list[Bad] = []
+    sums: list[int] = []
     for row, path in items:
         try:
             pixels = decode_image(os.path.join(root, path), height, width, interpolation, stretch)
         except UnreadableImage as error:
-            bad.append((row, str(error)))
+            bad.append((row, str(error), file_mark(os.path.join(root, path)) if _is_of_content(error) else None))
             pixels = np.zeros((3, height, width), np.uint8)
         view = memoryview(pixels.reshape(-1).data)
+        sums.append(zlib.crc32(view))
         os.lseek(descriptor, offset + row * size, os.SEEK_SET)
         done = 0
         while done < size:
             done += os.write(descriptor, view[done:])
     os.fsync(descriptor)
-    return bad
+    return bad, sums
+
+
+def file_mark(path: str) -> tuple[int, int, int] | None:
+    """Size, time of change and time of the last change of any kind; None for a file that cannot be reached."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _is_of_content(error: UnreadableImage) -> bool:
+    """False where the disk, the network drive, the rights or the memory failed, not the image."""
+    cause = error.__cause__
+    return not (isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None))
 
 
 def main() -> None:
@@ -74,7 +96,7 @@ def main() -> None:
     for line in sys.stdin:
         items = [(int(row), str(path)) for row, path in json.loads(line)]
         try:
-            bad = fill_rows(
+            bad, sums = fill_rows(
                 descriptor,
                 setup["offset"],
                 items,
@@ -84,7 +106,7 @@ def main() -> None:
                 setup["interpolation"],
                 setup["stretch"],
             )
-            reply: dict[str, Any] = {"bad": bad}
+            reply: dict[str, Any] = {"bad": bad, "sums": sums}
         except OSError as error:
             reply = {"errno": error.errno, "error": str(error)}
         sys.stdout.write(json.dumps(reply) + "\n")

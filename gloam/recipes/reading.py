@@ -134,8 +134,9 @@ def parse_yaml(text: str, origin: str) -> Any:
         GloamError: the text is not YAML, or is too large, too deep, endless, has a key twice, or holds other things.
     """
     try:
-        _check_size(text, origin)
-        value = yaml.load(text, Loader=_Loader)
+        loader = _SlowLoader if _BYTE.search(text) else _FastLoader
+        _check_size(text, origin, loader)
+        value = yaml.load(text, Loader=loader)
     except yaml.YAMLError as error:
         raise GloamError(f"{origin} is not YAML: {error}") from error
     except (ValueError, OverflowError, RecursionError) as error:
@@ -144,28 +145,37 @@ def parse_yaml(text: str, origin: str) -> Any:
     return value
 
 
-# libyaml is ten times faster, where it was built.
+# libyaml is ten times faster, where it was built; it refuses a byte of a path that is no UTF-8.
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BYTE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class _Loader(_Safe):  # type: ignore[misc]
-    """The safe loader, to which a key that stands twice is an error."""
+class _KeysOnce:
+    """Makes a safe loader refuse a key that stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         for key in written:
             if written.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)  # type: ignore[misc]
         return mapping
 
 
-def _check_size(text: str, origin: str) -> None:
+class _FastLoader(_KeysOnce, _Safe):  # type: ignore[misc]
+    pass
+
+
+class _SlowLoader(_KeysOnce, yaml.SafeLoader):
+    pass
+
+
+def _check_size(text: str, origin: str, loader: Any) -> None:
     """Count values with every alias written out, before anything is built."""
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = []  # anchor, values before it
     count = 0
-    for event in yaml.parse(text, Loader=_Safe):
+    for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in [anchor for anchor, _ in open_nodes]:
                 raise GloamError(f"{origin}: the value &{event.anchor} contains itself. Write it out.")

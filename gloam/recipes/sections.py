@@ -43,6 +43,9 @@ class DataConfig(Options):
     cache: str = Field("auto", min_length=1, description="auto, off (decode on the fly) or a folder for decoded pixels")
     workers: int = Field(0, ge=-1, le=1024, description="loader processes; -1: one per core")
     on_bad_image: Literal["fail", "skip"] = Field("fail", description="what to do with an unreadable image")
+    fingerprint: Literal["times", "content", "names"] = Field(
+        "times", description="what a resume compares image files by: size and time, every byte, or the names alone"
+    )
 
     idle_when: ClassVar = {"train_clip": ("frames", (None,)), "test_clip": ("frames", (None,))}
 

@@ -36,6 +36,15 @@ class CollapseGuard:
         self._looks = {math.ceil(epochs * part / _LOOKS) for part in range(1, _LOOKS + 1)}
         self._losses: list[float] = []
 
+    @property
+    def losses(self) -> list[float]:
+        """Losses of the running epoch so far; an epoch that goes on after a stop gets them back."""
+        return list(self._losses)
+
+    @losses.setter
+    def losses(self, losses: list[float]) -> None:
+        self._losses = list(losses)
+
     def check_loss(self, value: float, epoch: int, step: int) -> float:
         """Stop at a loss that is no number; give back any other.
 

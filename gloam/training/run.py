@@ -5,31 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import platform
-import shutil
-import time
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers.logger import Logger
 
-from gloam import __version__
-from gloam.atomic import write_text
+from gloam.atomic import remove, write_text
 from gloam.datasets.weak import WeakLabels
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
 from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
+from gloam.interruption import Interrupted, Signals, listening
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
 from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage, differing_keys, load_recipe, resolve, validate
+from gloam.training import continuation
+from gloam.training.data_files import FILES, DataFiles
 from gloam.training.loggers import open_loggers
 from gloam.training.logs import RunLogs
 from gloam.training.named_parts import check_named_parts
+from gloam.training.run_folder import RunFolder, default_folder
 from gloam.training.scorer import Scorer
 from gloam.training.stage import Stage, create_fabric
 from gloam.training.training_data import TrainingData, prepare_data
@@ -44,7 +44,7 @@ SELECTIONS = {
 
 # Keys that may differ when a run goes on: the same draws and updates result.
 MACHINE = {
-    "data": ("root", "cache", "workers"),
+    "data": ("root", "cache", "workers", "fingerprint"),
     "train": ("accelerator", "log_every", "save_every"),
 }
 MACHINE_SECTIONS = ("loggers", "logger_options")
@@ -58,11 +58,13 @@ class RunResult:
         path: the run folder.
         results: scores of the final weights, or None when the run stopped early.
         is_first_process: False in the other processes of a run on several devices; only one should print.
+        was_finished: nothing was left to do.
     """
 
     path: Path
     results: Results | None
     is_first_process: bool = True
+    was_finished: bool = False
 
 
 def train(
@@ -70,11 +72,14 @@ def train(
     changes: Mapping[str, Any] | None = None,
     *,
     output: Path | None = None,
-    resume: Path | None = None,
+    resume: Path | Literal["auto"] | None = None,
     stop_after: int | None = None,
     progress: bool = True,
 ) -> RunResult:
     """Train all stages of a recipe and score the final weights.
+
+    Ctrl-C and SIGTERM end it after the running batch, with a checkpoint that goes on there with the same bits. That
+    takes the time of one batch and of one checkpoint; give a scheduler a grace of a minute.
 
     Args:
         recipe: what to train: a recipe, its name (``sysu_mm01/agw``) or its file. A resume goes on with its run's
@@ -82,7 +87,9 @@ def train(
             often to log and save; ``MACHINE_SECTIONS``; plugins).
         changes: flags that differ, by dotted name: ``{"data.root": folder, "optimizer.lr": 0.05}``.
         output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
-        resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has.
+        resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has; a run
+            that ended before its first checkpoint begins again. ``"auto"``: begin in ``output``, or go on there, or
+            return the results of the finished run: always the same call.
         stop_after: stop (with a checkpoint) after so many epochs of this call, for time-limited machines.
         progress: show bars.
 
@@ -91,20 +98,38 @@ def train(
 
     Raises:
         GloamError: bad recipe, data, weights or checkpoint, a run folder in use, or training that collapses.
+        Interrupted: Ctrl-C or SIGTERM; its text names the command that goes on.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     if changes:
         recipe = recipe.with_changes(changes)
-    checkpoint = Checkpoint.load(find_checkpoint(resume, prefer=("last",))) if resume is not None else None
-    if checkpoint is not None and resume is not None:
+    output, source, state = continuation.find_run(output, resume)
+    if state == "finished" and output is not None:
+        resumed_recipe(continuation.with_absolute_root(recipe), load_recipe(output))  # the run that was asked for?
+        first = int(os.environ.get("RANK", "0")) == 0
+        return RunResult(output, Results.load(output / "results.json"), first, was_finished=True)
+    with listening() as signals:
+        return _train(recipe, output, source, state == "unstarted", stop_after, progress, signals)
+
+
+def _train(
+    recipe: Recipe,
+    output: Path | None,
+    resume: Path | None,
+    begin_again: bool,
+    stop_after: int | None,
+    progress: bool,
+    signals: Signals,
+) -> RunResult:
+    checkpoint, file, before = None, None, None
+    if resume is not None:
+        file = find_checkpoint(resume, prefer=("last",))
+        before = continuation.identity(file)
+        checkpoint = Checkpoint.load(file)
         recipe = resumed_recipe(recipe, checkpoint.recipe)
         output = resume if resume.is_dir() else resume.parent.parent
-    if recipe.data.root is not None:
-        # The saved recipe must work from any folder.
-        root = recipe.data.root.expanduser().resolve()
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
-    plan = resolve(recipe)
+    plan = resolve(continuation.with_absolute_root(recipe))
     check_named_parts(plan)
     recipe = plan.recipe
     if checkpoint is None:
@@ -113,29 +138,36 @@ def train(
     fabric = create_fabric(recipe)
     fabric.launch()
     # One process decides: clocks differ.
-    folder = Path(fabric.broadcast(str(output or default_folder(recipe))))
-    if any(stage.recipe.evaluation.selection == "test" for stage in plan.stages.values()) and fabric.is_global_zero:
-        _log.warning(
-            "evaluation.selection is test: the best epoch is chosen on the test set, so its score is no clean result. "
-            "Report the last epoch, or use selection validation."
-        )
-    weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
-    data = prepare_data(plan, weak=weak, progress=progress and fabric.is_global_zero)
-    if checkpoint is not None and checkpoint.fingerprint != data.fingerprint():
-        raise GloamError(
-            f"The data at {recipe.data.root} are not those of {output} (file lists or labels differ), so the run "
-            "cannot go on. Give the folder it was trained on with --data.root."
-        )
-    run = _Run(fabric, recipe, data, folder, checkpoint, progress=progress, stop_after=stop_after)
+    folder = RunFolder(Path(fabric.broadcast(str(output or default_folder(recipe.data.name, recipe.method_name)))))
+    run: _Run | None = None
+    status = "failed"
     try:
-        return run.execute(plan)
-    except BaseException as error:
-        run.logs.close("failed")
-        if isinstance(error, GloamError):
-            run.discard_unstarted()
+        if checkpoint is not None or begin_again:
+            continuation.on_first(fabric, lambda: continuation.hold_as_read(folder, file, before))
+        if any(stage.recipe.evaluation.selection == "test" for stage in plan.stages.values()) and fabric.is_global_zero:
+            _log.warning(
+                "evaluation.selection is test: the best epoch is chosen on the test set, so its score is no clean "
+                "result. Report the last epoch, or use selection validation."
+            )
+        weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
+        data = prepare_data(plan, weak=weak, progress=progress and fabric.is_global_zero)
+        files = continuation.on_first(fabric, lambda: continuation.check_data(recipe, data, folder, checkpoint))
+        run = _Run(fabric, recipe, data, folder, checkpoint, files, signals, progress=progress, stop_after=stop_after)
+        run.open(unique=output is None, begin_again=begin_again)
+        result = run.execute(plan)
+        status = "success"
+        return result
+    except Interrupted as stop:
+        stop.args = (continuation.farewell(folder, None if run is None else run.stopped_at),)
+        if run is not None:
+            run.logs.record(str(stop))
         raise
     finally:
-        run.logs.close()
+        if run is not None:
+            run.logs.close(status)
+        # Without a checkpoint there is nothing to go on with.
+        folder.discard()
+        folder.release()
 
 
 def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
@@ -167,11 +199,6 @@ def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
     return recipe
 
 
-def default_folder(recipe: Recipe) -> Path:
-    """``runs/<dataset>/<method>/<time>``."""
-    return Path("runs") / recipe.data.name / recipe.method_name / time.strftime("%Y-%m-%d_%H-%M-%S")
-
-
 class _Run:
     """State that the stages of one run share."""
 
@@ -180,21 +207,29 @@ class _Run:
         fabric: Fabric,
         recipe: Recipe,
         data: TrainingData,
-        folder: Path,
+        folder: RunFolder,
         checkpoint: Checkpoint | None,
+        files: DataFiles | None,
+        signals: Signals,
         *,
         progress: bool,
         stop_after: int | None,
     ) -> None:
         self.fabric, self.recipe, self.data, self.folder = fabric, recipe, data, folder
-        self.checkpoint = checkpoint
+        self.checkpoint, self.files, self.signals = checkpoint, files, signals
         self.progress = progress and fabric.is_global_zero
         self.remaining = stop_after
-        self.best: dict[str, float] | None = checkpoint.best if checkpoint else None
-        self._made = [parent for parent in folder.absolute().parents if not parent.exists()]
-        loggers = self._prepare_folder(new=checkpoint is None)
-        history = checkpoint.history if checkpoint else None
-        self.logs = RunLogs(folder if fabric.is_global_zero else None, history, loggers)
+        self.best: dict[str, float] | None = None
+        self.stopped_at: str | None = None
+        self.logs = RunLogs(None)
+        self._loggers: list[Logger] = []
+
+    def open(self, *, unique: bool, begin_again: bool) -> None:
+        """Make or take the folder and start its logs."""
+        self.folder.path, self.best = continuation.on_first(self.fabric, lambda: self._fill_folder(unique, begin_again))
+        continuation.on_first(self.fabric, self._open_loggers)
+        history = self.checkpoint.history if self.checkpoint else None
+        self.logs = RunLogs(self.folder.path if self.fabric.is_global_zero else None, history, self._loggers)
 
     def execute(self, plan: ResolvedRecipe) -> RunResult:
         """Run every stage that is not finished yet."""
@@ -208,24 +243,15 @@ class _Run:
             name, resolved = names[number], plan.stages[names[number]]
             resumed = self.checkpoint if self.checkpoint and number == start else None
             method = self._create(resolved, previous=method, resumed=resumed, first=number == 0)
-            stage = self._run_stage(name, resolved.recipe, method, resumed)
+            stage = self._run_stage(name, resolved.recipe, method, resumed, first=number == 0)
             if stage is None:
                 return self._result(None)
         if stage is None:
             raise RuntimeError("a recipe has at least one stage")
         return self._result(self._score(stage))
 
-    def discard_unstarted(self) -> None:
-        """Remove the folder of a run that failed before its first checkpoint: there is nothing to go on with."""
-        saved = self.folder / "checkpoints"
-        if self.fabric.is_global_zero and self.checkpoint is None and saved.is_dir() and not any(saved.iterdir()):
-            shutil.rmtree(self.folder)
-            for parent in self._made:
-                with contextlib.suppress(OSError):  # another run's
-                    parent.rmdir()
-
     def _result(self, results: Results | None) -> RunResult:
-        return RunResult(self.folder, results, self.fabric.is_global_zero)
+        return RunResult(self.folder.path, results, self.fabric.is_global_zero)
 
     def _create(
         self, stage: ResolvedStage, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
@@ -240,51 +266,81 @@ class _Run:
         if recipe.evaluation.feature is not None:
             choose_feature(method, recipe.evaluation.feature)
         if resumed is not None:
-            load_state(method, resumed.method, str(self.folder))
+            load_state(method, resumed.method, str(self.folder.path))
         elif previous is not None:
             self.logs.line(str(load_weights(method, self._finished_weights())))
         elif first and recipe.weights != "none":
             self.logs.line(str(load_weights(method, recipe.weights)))
         return method
 
-    def _run_stage(self, name: str, recipe: Recipe, method: Method[Any], resumed: Checkpoint | None) -> Stage | None:
+    def _run_stage(
+        self, name: str, recipe: Recipe, method: Method[Any], resumed: Checkpoint | None, *, first: bool
+    ) -> Stage | None:
         """Train a stage to its end and put its final weights into the method; None where the call's time is up."""
-        stage = Stage(self.fabric, name, recipe, method, self.data, self.logs, progress=self.progress)
-        first = 0
+        stage = Stage(
+            self.fabric, name, recipe, method, self.data, self.logs, signals=self.signals, progress=self.progress
+        )
+        done, unfinished = 0, None
         if resumed is not None:
-            first = resumed.epoch
-            stage.optimizer.load_state_dict(resumed.optimizer)
-            self.fabric.strategy.precision.load_state_dict(resumed.precision)
+            continuation.restore_optimizer(resumed, stage.optimizer, self.fabric.strategy.precision)
             stage.labels = resumed.labels
+            done, unfinished = resumed.epoch, continuation.unfinished_epoch(resumed, self.fabric)
         else:
             self.best = None
+            if not first:
+                # From here on `last` speaks of this stage: its first `best` may replace the one of the stage before.
+                with self.signals.deferred():
+                    self._save(stage, 0, ["last"])
         scorer = Scorer(recipe, self.data, stage.features_of)
 
         def after_epoch(epochs: int, numbers: dict[str, Any]) -> None:
             selected = scorer.score_epoch(epochs, recipe.train.epochs, numbers)
-            self.logs.write(numbers)
-            self.logs.line(_summary(numbers))
-            improved = selected is not None and (self.best is None or selected > self.best["score"])
-            if improved and selected is not None:
-                self.best = {"score": selected, "epoch": float(epochs)}
-            if self.remaining is not None:
-                self.remaining -= 1
-            stop = self.remaining is not None and self.remaining <= 0
-            if epochs % recipe.train.save_every == 0 or epochs == recipe.train.epochs or improved or stop:
-                self._save(stage, epochs, ["last", "best"] if improved else ["last"])
+            with self.signals.deferred():
+                self.logs.write(numbers)
+                self.logs.line(_summary(numbers))
+                improved = selected is not None and (self.best is None or selected > self.best["score"])
+                if improved and selected is not None:
+                    self.best = {"score": selected, "epoch": float(epochs)}
+                if self.remaining is not None:
+                    self.remaining -= 1
+                stop, told = self.remaining is not None and self.remaining <= 0, stage.is_told_to_stop()
+                due = epochs % recipe.train.save_every == 0 or epochs == recipe.train.epochs
+                if due or improved or stop or told:
+                    # `best` first: a run that dies between the two repeats this epoch, with `best` as it will be again.
+                    self._save(stage, epochs, ["best", "last"] if improved else ["last"])
+                stage.unfinished = None
+                self.stopped_at = f"after epoch {epochs} of {recipe.train.epochs} of stage {name!r}"
+                if told:
+                    self.signals.interrupt()
             if stop and epochs < recipe.train.epochs:
                 raise _StopEarlyError
 
+        # Several processes stop together, between batches: one that left alone would let the others wait for ever.
+        together = self.signals.deferred() if self.fabric.world_size > 1 else contextlib.nullcontext()
         try:
-            stage.run(first, after_epoch)
+            with together:
+                stage.run(done, after_epoch, unfinished)
         except _StopEarlyError:
             return None
+        except Interrupted:
+            self._keep_unfinished(stage)
+            raise
         if self.best is not None:
-            load_state(method, Checkpoint.load(self._best_path).method, str(self.folder))
+            load_state(method, Checkpoint.load(self._best_path).method, str(self.folder.path))
         return stage
 
-    def _save(self, stage: Stage, epochs: int, names: list[str]) -> None:
-        """Write ``last`` and, for a new best, ``best``."""
+    def _keep_unfinished(self, stage: Stage) -> None:
+        """Save the epoch that a signal has stopped, where it is between two batches."""
+        states = continuation.of_every_process(self.fabric, stage.unfinished)
+        if states is None or stage.unfinished is None:
+            return
+        epochs = sum(row["stage"] == stage.name for row in self.logs.history)
+        with self.signals.deferred():
+            self._save(stage, epochs, ["last"], states)
+        self.stopped_at = f"after batch {stage.unfinished.step} of epoch {epochs + 1} of stage {stage.name!r}"
+
+    def _save(self, stage: Stage, epochs: int, names: list[str], unfinished: dict[str, Any] | None = None) -> None:
+        """Write checkpoints, in the order given."""
         if not self.fabric.is_global_zero:
             self.fabric.barrier()
             return
@@ -302,11 +358,13 @@ class _Run:
             history=self.logs.history,
             weak=self.data.weak.to_dict() if self.data.weak else None,
             fingerprint=self.data.fingerprint(),
+            files=self.files.digest() if self.files is not None else None,
+            unfinished=unfinished,
         )
         for name in names:
-            checkpoint.save(self.folder / "checkpoints" / f"{name}.ckpt")
+            checkpoint.save(self.folder.checkpoints / f"{name}.ckpt")
         if self.best is None:
-            self._best_path.unlink(missing_ok=True)  # an earlier stage's, perhaps another method's
+            remove(self._best_path)  # an earlier stage's, perhaps another method's
         self.fabric.barrier()
 
     def _score(self, stage: Stage) -> Results:
@@ -315,73 +373,44 @@ class _Run:
         if self.fabric.is_global_zero:
             rule = SELECTIONS[stage.recipe.evaluation.selection]
             results = results.with_notes(selection=rule, **({"best": json.dumps(self.best)} if self.best else {}))
-            results.to_json(self.folder / "results.json")
-            results.to_csv(self.folder / "results.csv")
+            results.to_json(self.folder.path / "results.json")
+            results.to_csv(self.folder.path / "results.csv")
             self.logs.line(f"final scores: {rule}")
             self.logs.scores({name: results.mean(name) for name in results.trials})
         return results
 
     @property
     def _best_path(self) -> Path:
-        return self.folder / "checkpoints" / "best.ckpt"
+        return self.folder.checkpoints / "best.ckpt"
 
     def _finished_weights(self) -> Path:
         """The finished stage's selected checkpoint, from which the next stage takes its weights."""
-        return self._best_path if self.best is not None else self.folder / "checkpoints" / "last.ckpt"
+        return self._best_path if self.best is not None else self.folder.checkpoints / "last.ckpt"
 
-    def _prepare_folder(self, *, new: bool) -> list[Logger]:
-        """The first process makes folder and loggers; where it cannot, all stop with the same message."""
-        problem, loggers = None, []
-        if self.fabric.is_global_zero:
-            try:
-                self._fill_folder(new=new)
-                loggers = self._open_loggers(new=new)
-            except OSError as error:
-                problem = f"The run folder {self.folder} cannot be written ({error}). Choose another --output."
-            except GloamError as error:
-                problem = str(error)
-        problem = self.fabric.broadcast(problem)
-        if problem is not None:
-            raise GloamError(problem)
-        return loggers
+    def _open_loggers(self) -> None:
+        self._loggers = open_loggers(
+            self.recipe.loggers,
+            self.recipe.logger_options,
+            self.folder.path,
+            hyperparameters=self.recipe.model_dump(mode="json") if self.checkpoint is None else None,
+        )
 
-    def _open_loggers(self, *, new: bool) -> list[Logger]:
-        try:
-            return open_loggers(
-                self.recipe.loggers,
-                self.recipe.logger_options,
-                self.folder,
-                hyperparameters=self.recipe.model_dump(mode="json") if new else None,
+    def _fill_folder(self, unique: bool, begin_again: bool) -> tuple[Path, dict[str, float] | None]:
+        """Make or clean the folder; returns its path and the best score so far."""
+        best = None
+        if self.checkpoint is None:
+            self.folder.create(unique=unique, begin_again=begin_again)
+            self.recipe.save(self.folder.path / "recipe.yaml")
+            write_text(
+                self.folder.path / "environment.json",
+                json.dumps(continuation.environment(self.fabric, self.data), indent=2),
             )
-        except GloamError:
-            self.discard_unstarted()
-            raise
-
-    def _fill_folder(self, *, new: bool) -> None:
-        if new and self.folder.exists() and any(self.folder.iterdir()):
-            raise GloamError(
-                f"{self.folder} is not empty. Choose another --output, or go on with --resume {self.folder}."
-            )
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # file names tell who was seen where
-        (self.folder / "checkpoints").mkdir(exist_ok=True)
-        for left_over in (self.folder / "checkpoints").glob(".*.tmp"):
-            left_over.unlink()  # of a process that was killed while it saved
-        if new:
-            self.recipe.save(self.folder / "recipe.yaml")
-            write_text(self.folder / "environment.json", json.dumps(self._environment(), indent=2))
-
-    def _environment(self) -> dict[str, Any]:
-        packages = ("torch", "torchvision", "timm", "lightning", "numpy")
-        return {
-            "gloam": __version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": str(self.fabric.device),
-            "processes": self.fabric.world_size,
-            "packages": {name: version(name) for name in packages},
-            "data_fingerprint": self.data.fingerprint(),
-            "data_counts": self.data.splits.counts(),
-        }
+        else:
+            self.folder.clean()
+            best = continuation.recover_best(self._best_path, self.checkpoint)
+        if self.files is not None:
+            self.files.save(self.folder.path / FILES)
+        return self.folder.path, best
 
 
 class _StopEarlyError(Exception):

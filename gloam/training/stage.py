@@ -20,8 +20,9 @@ from gloam.augmentation.augmenter import Augmenter
 from gloam.batches.batch import Batch
 from gloam.batches.loaders import train_loader
 from gloam.datasets.records import Modality, Record
-from gloam.errors import GloamError
+from gloam.errors import GloamError, fitting, smaller
 from gloam.inference.model import Model
+from gloam.interruption import Signals
 from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
 from gloam.progress import progress_bar
@@ -29,6 +30,7 @@ from gloam.recipes.recipe import Recipe
 from gloam.sampling import create_sampler
 from gloam.seeds import mix_seed
 from gloam.training.context import TrainingContext, epoch_numbers
+from gloam.training.epoch_state import EpochState, UnsavableError, baseline
 from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
 from gloam.training.optimizers import create_optimizer, set_learning_rate
@@ -48,7 +50,11 @@ class Stage:
         method: the method, on the CPU or already on the device.
         data: what to train on.
         logs: where numbers go.
+        signals: asks for a stop between two batches.
         progress: show a bar.
+
+    Attributes:
+        unfinished: the running epoch between two batches, for a checkpoint; None where only its start can be saved.
     """
 
     def __init__(
@@ -60,9 +66,12 @@ class Stage:
         data: TrainingData,
         logs: RunLogs,
         *,
+        signals: Signals,
         progress: bool = True,
     ) -> None:
         self.fabric, self.name, self.recipe = fabric, name, recipe
+        self.unfinished: EpochState | None = None
+        self._signals = signals
         self.method, self.data, self.logs = method, data, logs
         self.model = Model(method, recipe)
         self.labels = data.labels(method)
@@ -85,20 +94,31 @@ class Stage:
             sampler = sampler.model_copy(update={"iterations": recipe.train.iterations})
         self._sampler_config = sampler
         self._warned_about_light = False
+        self._before_training = baseline(method)
 
-    def run(self, first_epoch: int, after_epoch: Callable[[int, dict[str, Any]], None]) -> None:
+    def run(
+        self,
+        first_epoch: int,
+        after_epoch: Callable[[int, dict[str, Any]], None],
+        unfinished: EpochState | None = None,
+    ) -> None:
         """Train epochs ``first_epoch`` .. ``recipe.train.epochs - 1``.
 
         Args:
             first_epoch: 0, or where a resume goes on.
             after_epoch: called with the number of finished epochs and the epoch's numbers; it may add to them.
+            unfinished: where the first epoch goes on; None: at its start.
+
+        Raises:
+            Interrupted: a signal; ``unfinished`` says between which batches the epoch stopped.
         """
         for epoch in range(first_epoch, self.recipe.train.epochs):
             # Private draws for dropout and the like: the global generator is left as it was found.
             with torch.random.fork_rng(devices=_devices(self.fabric)):
                 torch.manual_seed(mix_seed(self.recipe.train.seed, self.name, epoch, self.fabric.global_rank))
-                numbers = self._epoch(epoch)
+                numbers = self._epoch(epoch, unfinished if epoch == first_epoch else None)
             after_epoch(epoch + 1, numbers)
+            self.unfinished = None
 
     def extract(self, function: Callable[[Tensor, Tensor], Tensor] | None = None, rows: Tensor | None = None) -> Tensor:
         """A function (default: the method's features) over the training records (of a mask), in order, ``(N, ...)``."""
@@ -138,11 +158,18 @@ class Stage:
             for buffer in self.method.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def _epoch(self, epoch: int) -> dict[str, Any]:
+    def _epoch(self, epoch: int, unfinished: EpochState | None) -> dict[str, Any]:
         recipe, started = self.recipe, time.perf_counter()
+        truth = self.data.truth if self.data.splits.labelled else None
         context = self._context(epoch)
-        self.method.on_epoch_start(context)
-        self.labels = context.labels
+        if unfinished is None:
+            self.method.on_epoch_start(context)
+            self.labels = context.labels
+            state = EpochState(logged=epoch_numbers(context, truth, self.data.partners()))
+        else:
+            state = unfinished
+            self._guard.losses = state.losses
+        started -= state.seconds
         self.method.train()
         sampler = create_sampler(
             self._sampler_config,
@@ -164,8 +191,9 @@ class Stage:
             workers=recipe.data.workers,
             seed=recipe.train.seed,
             rank=self.fabric.global_rank,
+            first_batch=state.step,
         )
-        if len(loader) == 0:
+        if len(sampler) == 0:
             raise GloamError(
                 f"Epoch {epoch} of stage {self.name!r} has no batch. Lower sampler.identities or instances."
             )
@@ -173,54 +201,102 @@ class Stage:
         generator = torch.Generator().manual_seed(
             mix_seed(recipe.train.seed, f"augment {self.name}", epoch, self.fabric.global_rank)
         )
-        means, images = self._batches(loader, generator, epoch, rate)
+        if unfinished is not None:
+            unfinished.put_back(self.method, generator, self.fabric.device)
+        means, images = self._batches(loader, len(sampler), generator, epoch, rate, state, started)
         self.method.on_epoch_end(context)
         if hint := self._guard.check_epoch(self._probe(), means, epoch):
             self.logs.warn(hint)
         seconds = time.perf_counter() - started
-        truth = self.data.truth if self.data.splits.labelled else None
         return {
             "stage": self.name,
             "epoch": epoch,
             "lr": rate,
             **means,
+            **state.logged,
             **epoch_numbers(context, truth, self.data.partners()),
             "images_per_second": images / seconds,
             "seconds": seconds,
         }
 
     def _batches(
-        self, loader: DataLoader[Batch], generator: torch.Generator, epoch: int, rate: float
+        self,
+        loader: DataLoader[Batch],
+        steps: int,
+        generator: torch.Generator,
+        epoch: int,
+        rate: float,
+        state: EpochState,
+        started: float,
     ) -> tuple[dict[str, float], int]:
-        """All steps of an epoch: the mean of every number, and how many images went through all processes."""
-        sums: dict[str, Tensor] = {}
-        images, steps = 0, len(loader)
-        with progress_bar(shown=self._progress) as bar:
+        """All steps of an epoch: the mean of every number, and how many images went through all processes.
+
+        A signal waits for the end of a step. The last state is kept until the epoch is saved, so that a stop while it
+        is scored loses nothing.
+        """
+        step = fitting(self._step, f"{self._smaller_batches()} or --train.precision bf16.")
+        with self._signals.deferred(), progress_bar(shown=self._progress) as bar:
             task = bar.add_task(f"{self.name} {epoch + 1}/{self.recipe.train.epochs}", total=None, note="")
-            for step, loaded in enumerate(loader):
-                self._warn_about_light(loaded.modalities)
-                batch = self._augment(loaded.to(self.fabric.device), generator)
-                # Fabric's own wrapper leaves methods other than forward in full precision on a single device.
-                with self.fabric.autocast():
-                    outputs = self._module.training_step(batch)
-                loss = outputs["loss"]
-                value = self._guard.check_loss(loss.item(), epoch, step)
-                self.optimizer.zero_grad()
-                self.fabric.backward(loss)
-                if self.recipe.train.clip_norm is not None:
-                    self.fabric.clip_gradients(self._module, self.optimizer, max_norm=self.recipe.train.clip_norm)
-                self.optimizer.step()
-                self.method.after_step()
-                images += batch.images.shape[:-3].numel()  # rows, or the frames of all clips
-                for name, part in outputs.items():
-                    # Summed where they were computed: reading each would stop the device once per number.
-                    sums[name] = sums.get(name, 0.0) + part.detach().float()
-                bar.update(task, total=steps * len(batch), advance=len(batch), note=f"loss {value:.3f}")
-                if (step + 1) % self.recipe.train.log_every == 0:
-                    parts = ", ".join(f"{name} {float(part) / (step + 1):.4f}" for name, part in sums.items())
-                    self.logs.record(f"{self.name} epoch {epoch} batch {step + 1}/{steps} lr {rate:.6f}: {parts}")
-        means = {name: float(part) / steps for name, part in sums.items()}
-        return self._mean_over_processes(means), images * self.fabric.world_size
+            for loaded in loader:
+                value, size = step(loaded, generator, epoch, state)
+                bar.update(task, total=steps * size, completed=state.step * size, note=f"loss {value:.3f}")
+                if state.step % self.recipe.train.log_every == 0:
+                    parts = ", ".join(f"{name} {float(part) / state.step:.4f}" for name, part in state.sums.items())
+                    self.logs.record(f"{self.name} epoch {epoch} batch {state.step}/{steps} lr {rate:.6f}: {parts}")
+                if self.is_told_to_stop():
+                    self._keep(state, generator, started)
+                    self._signals.interrupt()
+            self._keep(state, generator, started)
+        means = {name: float(part) / steps for name, part in state.sums.items()}
+        return self._mean_over_processes(means), state.images * self.fabric.world_size
+
+    def _step(self, loaded: Batch, generator: torch.Generator, epoch: int, state: EpochState) -> tuple[float, int]:
+        """One optimiser step: its loss, and the rows of the augmented batch."""
+        self._warn_about_light(loaded.modalities)
+        batch = self._augment(loaded.to(self.fabric.device), generator)
+        # Fabric's own wrapper leaves methods other than forward in full precision on a single device.
+        with self.fabric.autocast():
+            outputs = self._module.training_step(batch)
+        loss = outputs["loss"]
+        value = self._guard.check_loss(loss.item(), epoch, state.step)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        if self.recipe.train.clip_norm is not None:
+            self.fabric.clip_gradients(self._module, self.optimizer, max_norm=self.recipe.train.clip_norm)
+        self.optimizer.step()
+        self.method.after_step()
+        state.step += 1
+        state.images += batch.images.shape[:-3].numel()  # rows, or the frames of all clips
+        for name, part in outputs.items():
+            # Summed where they were computed: reading each would stop the device once per number.
+            state.sums[name] = state.sums.get(name, 0.0) + part.detach().float()
+        return value, len(batch)
+
+    def is_told_to_stop(self) -> bool:
+        """Has any process got a signal? All have to ask, and stop, at the same place."""
+        number = self._signals.requested or 0
+        if self.fabric.world_size > 1:
+            wanted = torch.tensor(number, device=self.fabric.device)
+            torch.distributed.all_reduce(wanted, torch.distributed.ReduceOp.MAX)
+            number = int(wanted)
+            if number:
+                self._signals.stop(number)
+        return number > 0
+
+    def _keep(self, state: EpochState, generator: torch.Generator, started: float) -> None:
+        """Make the state between two batches savable."""
+        state.seconds, state.losses = time.perf_counter() - started, self._guard.losses
+        try:
+            state.keep(self.method, self._before_training, generator, self.fabric.device)
+            self.unfinished = state
+        except UnsavableError as reason:
+            self.logs.record(f"{reason}: this epoch can only be repeated from its start")
+
+    def _smaller_batches(self) -> str:
+        """What to try where a batch does not fit."""
+        config = self._sampler_config
+        name = "identities" if hasattr(config, "identities") else "batch_size"
+        return f"Try --sampler.{name.replace('_', '-')} {smaller(getattr(config, name, 2))}"
 
     def _mean_over_processes(self, numbers: dict[str, float]) -> dict[str, float]:
         """A process may lack a number (a part that only some batches have); the others then decide."""

@@ -60,7 +60,7 @@ def _check(folder: Path, root: Path, paths: list[str]) -> None:
     expected = open_store(root, paths, height=120, width=60, cache="off").read(range(len(paths)))
     (file,) = folder.glob("*/pixels.npy")
     np.testing.assert_array_equal(np.load(file), expected)
-    assert sorted(p.name for p in file.parent.iterdir()) == ["info.json", "pixels.npy"]
+    assert sorted(p.name for p in file.parent.iterdir()) == ["checksums.bin", "info.json", "pixels.npy"]
     assert not list(folder.glob("*.partial"))
 
 

@@ -1,0 +1,96 @@
+"""The way to a Qdrant cluster: addresses, the key, and what can go wrong on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import urllib.parse
+import uuid
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from gloam.errors import GloamError
+from gloam.gallery.rows import plain
+
+KEY_VARIABLE = "GLOAM_QDRANT_KEY"
+META = "__gloam"  # suffix of the collection that holds space, settings and audit
+_IDS = uuid.UUID("7e1f3a52-7f0c-4a76-9a9c-2f0e3f6f7f11")  # ids of points are made from keys within this name space
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def guarded(client: Any) -> Any:
+    """A client whose failures are GloamErrors."""
+    return client if isinstance(client, _Guarded) else _Guarded(client)
+
+
+class _Guarded:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            with _errors():
+                return method(*arguments, **options)
+
+        return call
+
+
+def point_id(key: str) -> str:
+    """Id of a row's point: the same key always has the same one."""
+    return str(uuid.uuid5(_IDS, key))
+
+
+def connect(url: str) -> Any:
+    """A client of the cluster that a URL names; the key comes from the environment.
+
+    Raises:
+        GloamError: the extra is missing, or a key would travel unencrypted.
+    """
+    try:
+        from qdrant_client import QdrantClient
+    except ImportError as error:
+        raise GloamError("Galleries in a Qdrant cluster need its client: pip install 'gloam[qdrant]'.") from error
+    parts = urllib.parse.urlsplit(url)
+    collection_name(url)
+    secure, key = parts.scheme == "qdrants", os.environ.get(KEY_VARIABLE)
+    if key and not secure and parts.hostname not in _LOOPBACK:
+        raise GloamError(f"{KEY_VARIABLE} is set, but {plain(url)} is not encrypted. Use qdrants:// (TLS).")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a version check that needs the server; what fails says so itself
+        return QdrantClient(
+            url=f"{'https' if secure else 'http'}://{parts.hostname}:{parts.port or 6333}", api_key=key, timeout=60
+        )
+
+
+def collection_name(url: str) -> str:
+    """Name of the collection in ``qdrant://host:6333/name``.
+
+    Raises:
+        GloamError: no host, or no simple name.
+    """
+    parts = urllib.parse.urlsplit(url)
+    name = parts.path.strip("/")
+    if not parts.hostname or not name or not name.replace("-", "").replace("_", "").isalnum() or name.endswith(META):
+        raise GloamError(f"{plain(url)} is no gallery's address. Write qdrant://host:6333/name (letters, digits, - _).")
+    if parts.username or parts.password or parts.query:
+        raise GloamError(f"Keep keys out of addresses: they are read from the environment variable {KEY_VARIABLE}.")
+    return name
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Say in words what the client says in exceptions."""
+    from qdrant_client.http.exceptions import ApiException
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(no effect in the local Qdrant|Local mode performs exact).*")
+        try:
+            yield
+        except (ApiException, OSError, ValueError) as error:
+            reason = plain(str(error).splitlines()[0] if str(error) else type(error).__name__)
+            raise GloamError(
+                f"The Qdrant cluster did not do what was asked ({reason}). Is it running, and is {KEY_VARIABLE} right?"
+            ) from error
