@@ -9,17 +9,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from lightning.fabric import Fabric
-from lightning.fabric.loggers.logger import Logger
+from typing import TYPE_CHECKING, Any, Literal
 
 from gloam.atomic import remove, write_text
 from gloam.datasets.weak import WeakLabels
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
-from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
+from gloam.inference.checkpoint import Checkpoint, find_checkpoint, load_state
 from gloam.interruption import Interrupted, Signals, listening
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
@@ -28,11 +24,18 @@ from gloam.training import continuation
 from gloam.training.data_files import FILES, DataFiles
 from gloam.training.loggers import open_loggers
 from gloam.training.logs import RunLogs
+from gloam.training.machine import choose_machine, is_first_process
 from gloam.training.named_parts import check_named_parts
+from gloam.training.outline import commands, outline, show
 from gloam.training.run_folder import RunFolder, default_folder
 from gloam.training.scorer import Scorer
 from gloam.training.stage import Stage, create_fabric
-from gloam.training.training_data import TrainingData, prepare_data
+from gloam.training.starting_weights import build_method, first_method
+from gloam.training.training_data import TrainingData, read_lists
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.loggers.logger import Logger
 
 _log = logging.getLogger(__name__)
 SELECTIONS = {
@@ -135,6 +138,12 @@ def _train(
     if checkpoint is None:
         for planned in plan.stages.values():
             planned.options.refuse_idle()
+    weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
+    lists = read_lists(plan, weak=weak)
+    machine = choose_machine(recipe)
+    about = outline(plan, lists, machine, checkpoint)
+    if progress and is_first_process():
+        show(about)
     fabric = create_fabric(recipe)
     fabric.launch()
     # One process decides: clocks differ.
@@ -149,12 +158,20 @@ def _train(
                 "evaluation.selection is test: the best epoch is chosen on the test set, so its score is no clean "
                 "result. Report the last epoch, or use selection validation."
             )
-        weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
-        data = prepare_data(plan, weak=weak, progress=progress and fabric.is_global_zero)
+        # Weights that are missing or do not fit are told before an image is decoded.
+        method, told = first_method(plan, lists, checkpoint, folder.path)
+        data = lists.open(progress=progress and fabric.is_global_zero)
         files = continuation.on_first(fabric, lambda: continuation.check_data(recipe, data, folder, checkpoint))
         run = _Run(fabric, recipe, data, folder, checkpoint, files, signals, progress=progress, stop_after=stop_after)
         run.open(unique=output is None, begin_again=begin_again)
-        result = run.execute(plan)
+        about += commands(run.folder.path)
+        if run.progress:
+            show(commands(run.folder.path))
+        for name, value in about:
+            run.logs.record(f"{name}: {value}")
+        if told is not None:
+            run.logs.line(told)
+        result = run.execute(plan, method)
         status = "success"
         return result
     except Interrupted as stop:
@@ -231,18 +248,18 @@ class _Run:
         history = self.checkpoint.history if self.checkpoint else None
         self.logs = RunLogs(self.folder.path if self.fabric.is_global_zero else None, history, self._loggers)
 
-    def execute(self, plan: ResolvedRecipe) -> RunResult:
-        """Run every stage that is not finished yet."""
+    def execute(self, plan: ResolvedRecipe, method: Method[Any]) -> RunResult:
+        """Run every stage that is not finished yet; the first of them trains this method."""
         names = list(plan.stages)
         start = names.index(self.checkpoint.stage) if self.checkpoint else 0
-        method: Method[Any] | None = None
         stage: Stage | None = None
         for number in range(start, len(names)):
             if number > start and self.remaining is not None and self.remaining <= 0:
                 return self._result(None)
             name, resolved = names[number], plan.stages[names[number]]
             resumed = self.checkpoint if self.checkpoint and number == start else None
-            method = self._create(resolved, previous=method, resumed=resumed, first=number == 0)
+            if number > start:
+                method = self._next(resolved, method)
             stage = self._run_stage(name, resolved.recipe, method, resumed, first=number == 0)
             if stage is None:
                 return self._result(None)
@@ -253,24 +270,12 @@ class _Run:
     def _result(self, results: Results | None) -> RunResult:
         return RunResult(self.folder.path, results, self.fabric.is_global_zero)
 
-    def _create(
-        self, stage: ResolvedStage, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
-    ) -> Method[Any]:
-        """The stage's method: the previous stage's object, or a new one with weights from where the recipe says."""
-        recipe = stage.recipe
-        if previous is not None and isinstance(previous, stage.method) and previous.options == stage.options:
+    def _next(self, stage: ResolvedStage, previous: Method[Any]) -> Method[Any]:
+        """The method of a later stage: the one before, or a new one with its weights."""
+        if isinstance(previous, stage.method) and previous.options == stage.options:
             return previous
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.train.seed)
-            method = stage.method(self.data.num_classes(stage.method), stage.options)
-        if recipe.evaluation.feature is not None:
-            choose_feature(method, recipe.evaluation.feature)
-        if resumed is not None:
-            load_state(method, resumed.method, str(self.folder.path))
-        elif previous is not None:
-            self.logs.line(str(load_weights(method, self._finished_weights())))
-        elif first and recipe.weights != "none":
-            self.logs.line(str(load_weights(method, recipe.weights)))
+        method = build_method(stage, self.data.num_classes(stage.method))
+        self.logs.line(str(load_weights(method, self._finished_weights())))
         return method
 
     def _run_stage(

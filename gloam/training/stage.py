@@ -6,13 +6,11 @@ memories change before an epoch's length is known, and because a resume must rep
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -33,9 +31,13 @@ from gloam.training.context import TrainingContext, epoch_numbers
 from gloam.training.epoch_state import EpochState, UnsavableError, baseline
 from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
+from gloam.training.machine import choose_machine
 from gloam.training.optimizers import create_optimizer, set_learning_rate
 from gloam.training.schedule import learning_rate_factor
 from gloam.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 _PROBE = 64  # images whose features are watched for collapse
 
@@ -345,41 +347,20 @@ class Stage:
 def create_fabric(recipe: Recipe) -> Fabric:
     """Devices, processes and precision of a recipe.
 
-    Under torchrun its number of processes counts, whatever the recipe says: independent processes would otherwise
-    train the same run side by side.
-
     Raises:
-        GloamError: fp16 without a GPU, more devices than there are, or several processes for a method of one.
+        GloamError: what :func:`choose_machine` raises.
     """
-    from gloam.methods import get_method
+    machine = choose_machine(recipe)
+    # Four seconds of processor time: only when training begins.
+    from lightning.fabric import Fabric
 
-    train = recipe.train
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        train = train.model_copy(update={"devices": local, "nodes": world // local})
-    several = train.devices * train.nodes > 1
-    for name in {stage.method_name for stage in recipe.resolved_stages().values()} if several else ():
-        if reason := get_method(name).one_process:
-            raise GloamError(
-                f"{name} cannot train in {train.devices * train.nodes} processes yet: {reason}. Set train.devices and "
-                "train.nodes to 1; with torchrun, --nproc-per-node 1."
-            )
-    accelerator = train.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise GloamError("train.accelerator is cuda, but torch sees no GPU (gloam doctor). Use cpu or auto.")
-    if train.precision == "fp16" and accelerator == "cpu":
-        raise GloamError("train.precision fp16 needs a GPU. Use bf16 or 32 on the CPU.")
-    if accelerator == "cuda" and train.devices > torch.cuda.device_count():
-        raise GloamError(f"train.devices is {train.devices}, but this machine has {torch.cuda.device_count()} GPUs.")
-    precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[train.precision]
+    precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[machine.precision]
     return Fabric(
-        accelerator=accelerator,
-        devices=train.devices,
-        num_nodes=train.nodes,
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        num_nodes=machine.nodes,
         # Stages freeze parts of a network, so some parameters have no gradient.
-        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        strategy="ddp_find_unused_parameters_true" if machine.processes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
 
