@@ -206,7 +206,7 @@ def _optimised(values: Values) -> Trace:
     config = OptimizerConfig(**values)
     weights = [torch.nn.Parameter(torch.tensor([0.7, -0.4], dtype=torch.float64)) for _ in range(2)]
     groups = [{"params": [w], "lr": rate * config.lr} for w, rate in zip(weights, (1, 0.1), strict=True)]
-    optimizer = create_optimizer(config, groups)
+    optimizer = create_optimizer(config, groups, [[[weights[1]], []]])
     set_learning_rate(optimizer, 0.5)
     for step in range(4):
         for weight in weights:

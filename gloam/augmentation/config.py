@@ -28,7 +28,7 @@ Style = Literal["none", "one", "all"]
 class ViewConfig(Options):
     """How one view of an image is made. Steps run in the order of the fields; a clip shares every draw.
 
-    *Source*: agw-and-ddag.md 1.2 and 5, wsl-vireid.md 3, meta-prd.md 3, m3-reid.md 4. Steps that act on each pixel
+    *Source*: the training transforms of AGW, CAJ, WSL-VIReID, MetaPRD and M3-ReID. Steps that act on each pixel
     commute with crop and flip, so one order serves all of them.
     """
 

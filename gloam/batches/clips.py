@@ -26,10 +26,11 @@ def choose_frames(
     ``n * frames`` entries.
 
     *Source*: ``evenly`` (first entry of each segment of n; the test rule of M3-ReID and MITML), ``evenly_random`` (a
-    random entry of each segment; M3-ReID training), ``random`` (consecutive entries, random start): m3-reid.md 3.
-    ``spaced`` (``floor(k * length / frames)``), ``first_half``, ``second_half`` (the same inside half a tracklet):
-    BUPTCampus, datasets-and-protocols.md 5; a tracklet of one frame has no first half and gives its only frame. ``all``
-    makes several clips of a tracklet (:func:`all_clips`); here it gives the first, that of ``evenly``.
+    random entry of each segment; M3-ReID training), ``random`` (consecutive entries, random start): ``data/dataset.py``
+    of the M3-ReID release. ``spaced`` (``floor(k * length / frames)``), ``first_half``, ``second_half`` (the same
+    inside half a tracklet): ``dataloader.py`` of BUPTCampus; a tracklet of one frame has no first half and gives its
+    only frame. ``all`` makes several clips of a tracklet (:func:`all_clips`); here it gives the first, that of
+    ``evenly``.
 
     Args:
         length: frames of the tracklet, L >= 1.
@@ -76,7 +77,7 @@ def count_clips(lengths: NDArray[np.int64], frames: int | None, choice: FrameCho
 def all_clips(length: int, frames: int) -> NDArray[np.int64]:
     """Every frame, as interleaved clips: clip ``i`` takes entry ``i`` of each segment.
 
-    *Source*: rule ``all`` of m3-reid.md 3, for testing with several clips per tracklet.
+    *Source*: rule ``all`` in ``data/dataset.py`` of the M3-ReID release, for testing with several clips per tracklet.
 
     Returns:
         ``(n, T)`` int64 frame numbers; the first clip equals ``choose_frames(length, frames, "evenly")``.

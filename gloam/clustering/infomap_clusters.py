@@ -17,7 +17,7 @@ def cluster_by_infomap(
 ) -> NDArray[np.int64]:
     """Two-level directed InfoMap over links to similar neighbours.
 
-    *Source*: meta-prd.md 14.1 (InfoMap variant of Cluster Contrast). An image links to its neighbours in descending
+    *Source*: the InfoMap variant of the Cluster Contrast release. An image links to its neighbours in descending
     similarity until one falls below ``min_similarity``; no Jaccard distance.
 
     Args:

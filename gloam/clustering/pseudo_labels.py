@@ -1,6 +1,7 @@
 """DBSCAN on the sparse Jaccard graph: pseudo-labels without an N x N matrix.
 
-*Source*: meta-prd.md 6.3 (the rule of scikit-learn on a precomputed distance).
+*Source*: the rule of scikit-learn on a precomputed distance, which the releases call
+(docs/methods/cluster_contrast.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Self-paced reliability of clusters by contingency counts (SpCL).
 
-*Source*: meta-prd.md 14.2. The reference compares N x N label matrices; counts give the same numbers.
+*Source*: ``examples/spcl_train_usl.py`` of the SpCL release (docs/methods/spcl.md). It compares N x N label matrices;
+counts give the same numbers.
 """
 
 from __future__ import annotations

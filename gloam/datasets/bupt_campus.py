@@ -1,6 +1,6 @@
 """BUPTCampus: 3,080 people as pixel-aligned visible and infrared tracklets from six cameras.
 
-*Source*: datasets-and-protocols.md 2.5 and 5, m3-reid.md 2.3. Cameras: LS3 0, G25 1, CQ1 2, W4 3, TSG1 4, TSG2 5.
+*Source*: readers of BUPTCampus and M3-ReID (docs/datasets.md). Cameras: LS3 0, G25 1, CQ1 2, W4 3, TSG1 4, TSG2 5.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LIGHTS = {"IR": Modality.INFRARED, "RGB": Modality.VISIBLE}
 
 @register("bupt_campus")
 class BUPTCampus(Dataset):
-    """BUPTCampus (Du et al., TIFS 2023). Both query and gallery mix the modalities; protocols select by light."""
+    """BUPTCampus (Du et al., TIFS 2023). Both query and gallery mix the modalities; protocols select by modality."""
 
     name = "bupt_campus"
     title = "BUPTCampus"

@@ -18,7 +18,7 @@ from gloam.console import console, styled
 from gloam.datasets import get_dataset
 from gloam.datasets.files import render_tree, side_by_side
 from gloam.datasets.records import DatasetSplits, Protocol, Record
-from gloam.image_files import UnreadableImage, load_image
+from gloam.image_files import UnreadableImage, holds_deep, load_image
 
 _CHUNK = 32
 
@@ -169,7 +169,7 @@ def check(
         num_files=len(paths),
         missing=tuple(missing),
         unreadable=tuple(unreadable),
-        remarks=tuple(dataset.remarks),
+        remarks=(*dataset.remarks, *_deep_remark(splits.root, paths)),
         notice=splits.notice,
         splits=splits,
     )
@@ -266,6 +266,11 @@ def _examine(root: Path, paths: Sequence[str], workers: int, progress: bool) -> 
                     unreadable.append((path, reason))
             bar.advance(task, len(chunk))
     return missing, unreadable
+
+
+def _deep_remark(root: Path, paths: Sequence[str]) -> list[str]:
+    deep = sum(holds_deep(root / path) for path in paths)
+    return [f"{deep:,} images have more than 8 bits a pixel: data.stretch says how they are read"] if deep else []
 
 
 def _chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -1,6 +1,6 @@
 """DukeMTMC-reID: withdrawn by its authors; gloam only reads a copy that already exists.
 
-*Source*: datasets-and-protocols.md 2.7.
+*Source*: the readers of fast-reid and torchreid (docs/datasets.md).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def read_lines(path: Path) -> list[str]:
 def read_ids(path: Path) -> tuple[int, ...]:
     """Ids of a one-line list such as ``6,10,17``, ascending and without repeats. Only the first line counts.
 
-    *Source*: datasets-and-protocols.md 2.1 (the references read line 1 only).
+    *Source*: AGW's ``pre_process_sysu.py``, which reads line 1 only.
 
     Raises:
         GloamError: the line holds something that is not a whole number, or nothing.

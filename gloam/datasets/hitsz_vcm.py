@@ -1,6 +1,6 @@
 """HITSZ-VCM: 927 people as visible and infrared tracklets from twelve cameras.
 
-*Source*: datasets-and-protocols.md 2.4 and 5, m3-reid.md 2.2. Cameras keep their numbers 1..12; one number is one
+*Source*: readers of MITML and M3-ReID (docs/datasets.md). Cameras keep their numbers 1..12; one number is one
 place in both modalities.
 """
 

@@ -15,9 +15,9 @@ def labelled_records(
 ) -> tuple[list[Record], dict[RawId, int], list[str]]:
     """Records of both modalities, in file order, the modalities in the order of ``lists``.
 
-    *Source*: datasets-and-protocols.md 2.2, 2.3: labels are contiguous and local to the list, and equal labels mean
-    equal people across modalities. The original id is the image's folder number where that agrees with the labels; a
-    copy whose folders say something else keeps the label as its id.
+    *Source*: index files of RegDB and LLCM (docs/datasets.md): labels are contiguous and local to the list, and equal
+    labels mean equal people across modalities. The original id is the image's folder number where that agrees with the
+    labels; a copy whose folders say something else keeps the label as its id.
 
     Args:
         lists: per modality, pairs (path, label).

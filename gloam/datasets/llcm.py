@@ -1,7 +1,7 @@
 """LLCM: low light, 1,064 people, nine cameras that see visible light by day and near infrared by night.
 
-*Source*: datasets-and-protocols.md 2.3, 3.4 and 5. Cameras keep their numbers 1..9; camera k is one device in both
-lights. Paths are taken apart by component, so a root that contains ``cam`` is fine.
+*Source*: releases of DEEN and WSL-VIReID (docs/datasets.md). Cameras keep their numbers 1..9; camera k is one device in
+both modalities. Paths are taken apart by component, so a root that contains ``cam`` is fine.
 """
 
 from __future__ import annotations

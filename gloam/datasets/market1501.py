@@ -1,6 +1,7 @@
 """Market-1501: 1,501 people, six cameras, visible light.
 
-*Source*: datasets-and-protocols.md 2.6. Id -1 (junk) is never loaded; id 0 (distractors) stays in the gallery.
+*Source*: the readers of SpCL and torchreid (docs/datasets.md). Id -1 (junk) is never loaded; id 0 (distractors) stays
+in the gallery.
 """
 
 from __future__ import annotations

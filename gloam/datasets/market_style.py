@@ -1,7 +1,7 @@
 """The layout of Market-1501 that many visible benchmarks copied: three folders of images named ``<pid>_c<cam>...``.
 
-*Source*: datasets-and-protocols.md 2.6-2.10. Differences from the references: the pattern is applied to the file name,
-never to the path, and folders are read in sorted order.
+*Source*: ``datasets/`` of SpCL, Cluster Contrast and MetaPRD (docs/datasets.md). Differences: the pattern is applied to
+the file name, never to the path, and folders are read in sorted order.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """MSMT17: 4,101 people, fifteen cameras, visible light. V1, V2 (faces masked) and the re-packed Market layout.
 
-*Source*: datasets-and-protocols.md 2.8. Training ids and test ids overlap as numbers but are different people.
+*Source*: the readers of fast-reid, torchreid and SpCL (docs/datasets.md). Training ids and test ids overlap as numbers
+but are different people.
 """
 
 from __future__ import annotations

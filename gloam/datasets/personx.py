@@ -1,6 +1,6 @@
 """PersonX: synthetic people in front of six backgrounds, each background a camera.
 
-*Source*: datasets-and-protocols.md 2.9.
+*Source*: ``datasets/personx.py`` of the MetaPRD release (docs/datasets.md).
 """
 
 from __future__ import annotations

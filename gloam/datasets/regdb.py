@@ -1,6 +1,7 @@
 """RegDB: 412 people, ten visible and ten thermal images each, ten published train/test divisions.
 
-*Source*: datasets-and-protocols.md 2.2 and 5. Cameras: 1 visible, 2 thermal (no camera rule applies).
+*Source*: ``data_loader.py`` of the AGW release (docs/datasets.md). Cameras: 1 visible, 2 thermal (no camera rule
+applies).
 """
 
 from __future__ import annotations

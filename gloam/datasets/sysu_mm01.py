@@ -1,7 +1,7 @@
 """SYSU-MM01: visible and infrared images of 491 people from six cameras, indoors and outdoors.
 
-*Source*: datasets-and-protocols.md 2.1, 3 and 5. Cameras keep their numbers 1..6; 3 and 6 are infrared, and camera 3
-stands in the room of camera 2, hence the camera rule ``sysu``.
+*Source*: the authors' evaluation code and ``data_manager.py`` of the AGW release (docs/datasets.md). Cameras keep their
+numbers 1..6; 3 and 6 are infrared, and camera 3 stands in the room of camera 2, hence the camera rule ``sysu``.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _protocols() -> dict[str, Protocol]:
 def _official(protocols: Mapping[str, Protocol], gallery: Iterable[Record], path: Path) -> dict[str, Protocol]:
     """The protocols with the galleries of the authors' permutation file, camera-major as in their MATLAB code.
 
-    *Source*: datasets-and-protocols.md 3.3.
+    *Source*: ``evaluation_SYSU_MM01.m`` of the dataset's authors (docs/datasets.md).
     """
     permutations = _read_permutations(path)
     files: dict[tuple[int, int], list[str]] = {}

@@ -18,9 +18,9 @@ def hold_out(
 ) -> DatasetSplits:
     """Move some training identities into a validation query and gallery.
 
-    *Source*: datasets-and-protocols.md 9 item 21. Across lights: infrared queries, visible gallery, no camera rule;
-    within one modality: one query per (id, camera), same-id-same-camera entries do not count. Call it before labels are
-    shuffled for weak supervision.
+    *Source*: this project; the releases choose their epoch on the test set. Across modalities: infrared queries,
+    visible gallery, no camera rule; within one modality: one query per (id, camera), same-id-same-camera entries do not
+    count. Call it before labels are shuffled for weak supervision.
 
     Args:
         splits: a loaded dataset.

@@ -1,7 +1,7 @@
 """VeRi-776: 776 vehicles, twenty cameras, visible light.
 
-*Source*: datasets-and-protocols.md 2.10. Evaluated with the same-id-same-camera rule, as the ReID libraries do; the
-authors' own tool uses explicit good/junk lists per query.
+*Source*: the readers of MetaPRD and fast-reid (docs/datasets.md). Evaluated with the same-id-same-camera rule,
+as the ReID libraries do; the authors' own tool uses explicit good/junk lists per query.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weak supervision: identities are known inside each modality, the correspondence between the modalities is not.
 
-*Source*: wsl-vireid.md 2, pf-mgcd.md 1. Visible and infrared training labels are permuted independently; the truth
-stays in the returned object and serves diagnostics only.
+*Source*: ``datasets/*.py`` of the WSL-VIReID release. Visible and infrared training labels are permuted independently;
+the truth stays in the returned object and serves diagnostics only.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ class WeakLabels:
 def shuffle_labels_per_modality(splits: DatasetSplits, seed: int) -> tuple[DatasetSplits, WeakLabels]:
     """Destroy the correspondence between visible and infrared training labels.
 
-    *Source*: wsl-vireid.md 2, in its order of draws (visible first; a shuffled list L turns the contiguous label c into
-    the position of c in L). Difference: a private generator. Where a light lacks some identities, its labels are
-    0..N_light-1 over those it has (pf-mgcd.md 1).
+    *Source*: the release of WSL-VIReID, in its order of draws (visible first; a shuffled list L turns the contiguous
+    label c into the position of c in L). Difference: a private generator. Where a modality lacks some identities, its
+    labels are 0..N-1 over the N that it has.
 
     Args:
         splits: a loaded dataset, after any validation ids were held out.

@@ -42,7 +42,7 @@ def draw_dataset(
 ) -> dict[str, int]:
     """Draw synthetic people and write them in the layout of a benchmark, with all its annotation files.
 
-    *Source*: datasets-and-protocols.md 2.1-2.10 (files); the drawing is gloam's own. A person has proportions, hair,
+    *Source*: docs/datasets.md (files); the drawing is gloam's own. A person has proportions, hair,
     garments with patterns, carried things and a gait; an image has view, pose, crop, occlusion, place, light and
     noise. Infrared tones are drawn independently of visible colours. Every image depends on (seed, person, camera,
     image number) only, so the same arguments write the same bytes, whatever ``workers`` is.

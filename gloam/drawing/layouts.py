@@ -1,6 +1,6 @@
 """Which images and annotation files each of the ten layouts needs.
 
-*Source*: datasets-and-protocols.md 2.1-2.10 for names and files. People, cameras and file numbers follow the published
+*Source*: docs/datasets.md for names and files. People, cameras and file numbers follow the published
 sets in kind: some people are missing in some cameras, tests always hold a match in another camera.
 
 The vehicle layout (VeRi-776) shows people too: only its files matter.

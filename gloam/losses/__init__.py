@@ -8,6 +8,7 @@ from gloam.exports import lazy_exports
 from gloam.losses.registry import check_choice, get, names, register
 
 if TYPE_CHECKING:
+    from gloam.losses.center import center_loss
     from gloam.losses.cluster_nce import cluster_nce_loss, hybrid_memory_loss
     from gloam.losses.collaborative_consistency import expert_agreement, prediction_entropy, weak_identity_loss
     from gloam.losses.consistency import soft_cross_entropy, softened_divergence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         hard_triplet,
         mine_hard,
         pairwise_distances,
+        soft_margin_triplet,
         squared_difference_triplet,
         weighted_distances,
         weighted_regularized_triplet,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
 # File -> what it offers: imported when one of the names is asked for.
 _NAMES = {
+    "center": "center_loss",
     "cluster_nce": "cluster_nce_loss hybrid_memory_loss",
     "collaborative_consistency": "expert_agreement prediction_entropy weak_identity_loss",
     "consistency": "soft_cross_entropy softened_divergence",
@@ -69,14 +72,15 @@ _NAMES = {
     ),
     "registry": "check_choice",
     "triplet": (
-        "fraction_correct hard_triplet mine_hard pairwise_distances squared_difference_triplet "
-        "weighted_distances weighted_regularized_triplet"
+        "fraction_correct hard_triplet mine_hard pairwise_distances soft_margin_triplet "
+        "squared_difference_triplet weighted_distances weighted_regularized_triplet"
     ),
 }
 
 __all__ = [
     "PairSets",
     "assign_orders",
+    "center_loss",
     "check_choice",
     "cluster_nce_loss",
     "cycle_contrastive_loss",
@@ -112,6 +116,7 @@ __all__ = [
     "shuffle_stripes",
     "sinkhorn",
     "soft_cross_entropy",
+    "soft_margin_triplet",
     "soft_nearest",
     "softened_divergence",
     "squared_difference_triplet",

@@ -56,6 +56,26 @@ def hard_triplet(features: Tensor, labels: Tensor, margin: float = 0.3) -> Tenso
     return relu(positive - negative + margin).mean()
 
 
+@register("soft_margin_triplet")
+def soft_margin_triplet(features: Tensor, labels: Tensor) -> Tensor:
+    """Batch-hard triplet without a margin: ``mean log(1 + exp(farthest positive - nearest negative))``.
+
+    *Source*: Hermans et al., 2017, eq. 5; ``TripletLoss(margin=None)`` of the BoT release.
+
+    Args:
+        features: ``(n, D)``.
+        labels: ``(n,)``.
+
+    Returns:
+        Scalar; ln 2 when all rows are equal.
+
+    Raises:
+        GloamError: all rows have one label, so no anchor has a negative.
+    """
+    positive, negative = mine_hard(features, labels)
+    return softplus(positive - negative).mean()
+
+
 def mine_hard(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Distance of every row to its farthest positive and to its nearest negative, each ``(n,)``."""
     distances, same = _distances_and_mask(features, labels)

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from gloam.methods.base import BaseOptions, BaseSoftmax
     from gloam.methods.cgrnet import CGRNet, CGRNetOptions
     from gloam.methods.cluster_contrast import ClusterContrast, ClusterContrastOptions
-    from gloam.methods.contract import BackboneOptions, ClusterOptions, OnlyWith, Plateau, StemOptions, TripletOptions
+    from gloam.methods.contract import (
+        BackboneOptions,
+        BaselineOptions,
+        ClusterOptions,
+        OnlyWith,
+        Plateau,
+        StemOptions,
+        TripletOptions,
+    )
     from gloam.methods.contrastive_baselines import (
         NTXent,
         NTXentOptions,
@@ -38,7 +46,7 @@ _NAMES = {
     "cgrnet": "CGRNet CGRNetOptions",
     "cluster_contrast": "ClusterContrast ClusterContrastOptions",
     "contract": (
-        "BackboneOptions ClusterOptions EpochContext Method MethodOptions OnlyWith Plateau StemOptions "
+        "BackboneOptions BaselineOptions ClusterOptions EpochContext Method MethodOptions OnlyWith Plateau StemOptions "
         "TripletOptions create_options"
     ),
     "contrastive_baselines": "NTXent NTXentOptions SimSiam SimSiamOptions TwoViewMethod TwoViewOptions",
@@ -60,6 +68,7 @@ __all__ = [
     "BackboneOptions",
     "BaseOptions",
     "BaseSoftmax",
+    "BaselineOptions",
     "CGRNet",
     "CGRNetOptions",
     "ClusterContrast",

@@ -1,7 +1,8 @@
 """AGW: non-local blocks, generalised-mean pooling and the weighted regularised triplet, on the Base network; and CAJ.
 
-*Source*: Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook", TPAMI 2021; channel-augmented
-joint learning (CAJ), ICCV 2021, and its TPAMI 2023 extension for the two-view options.
+*Source*: Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook", TPAMI 2021, across modalities
+and (``streams`` 1) within one; channel-augmented joint learning (CAJ), ICCV 2021, and its TPAMI 2023 extension for the
+two-view options.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from gloam import losses
 from gloam.batches.batch import Batch
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
+from gloam.losses.center import center_loss
 from gloam.losses.consistency import soft_cross_entropy, softened_divergence
 from gloam.losses.triplet import hard_triplet, squared_difference_triplet, weighted_regularized_triplet
 from gloam.methods import register
-from gloam.methods.contract import LAST_STAGE, Blocks, LabelSmoothing, Method, OnlyWith, Pooling, TripletOptions
+from gloam.methods.contract import LAST_STAGE, BaselineOptions, Blocks, Method, OnlyWith, Pooling
 from gloam.models.backbone import create_backbone, is_timm
+from gloam.models.class_centers import ClassCenters
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
 from gloam.models.nonlocal_block import NonLocalBlock
@@ -28,11 +31,10 @@ from gloam.models.pooling import create_pooling
 from gloam.precision import at_least_float32
 
 
-class AGWOptions(TripletOptions):
+class AGWOptions(BaselineOptions):
     """Flags of AGW and CAJ; published names in brackets."""
 
-    pooling: Pooling = "gem"  # released: p = 3, not learned
-    label_smoothing: LabelSmoothing = 0.0
+    pooling: Pooling = "gem"  # released: p = 3, across modalities not learned
     nonlocal_blocks: tuple[Blocks, Blocks, Blocks, Blocks] = Field(
         (0, 2, 3, 0), description="non-local blocks per stage; timm backbones take 0 0 0 0"
     )
@@ -95,6 +97,14 @@ class AGW(Method[AGWOptions]):
             insert_counts=counts,
         )
         self.net = EmbeddingNet(backbone, create_pooling(options.pooling), num_classes)
+        self.centers = (
+            ClassCenters(num_classes, self.net.width, options.center_lr) if options.weight_center > 0 else None
+        )
+
+    @classmethod
+    def needs_both_modalities(cls, options: AGWOptions) -> bool:
+        """A network with one stem learns from any images, unless its loss compares the modalities."""
+        return options.streams == 2 or options.consistency in ("caj", "all_from_strong")
 
     @property
     def feature_dim(self) -> int:
@@ -114,7 +124,15 @@ class AGW(Method[AGWOptions]):
         if self.options.consistency != "none" and self.options.kl:
             parts["consistency"] = self._consistency(logits, batch)
             loss = loss + self.options.kl * parts["consistency"]
+        if self.centers is not None:
+            parts["center"] = center_loss(out.pooled, batch.pids, self.centers(out.pooled, batch.pids))
+            loss = loss + self.options.weight_center * parts["center"]
         return {"loss": loss, **parts}
+
+    def after_step(self) -> None:
+        """Centres follow the batch."""
+        if self.centers is not None:
+            self.centers.move()
 
     def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
         """``fc``: unit feature after the neck; ``pool``: unit pooled feature."""
@@ -122,8 +140,8 @@ class AGW(Method[AGWOptions]):
         return unit(out.pooled if self.test_feature == "pool" else out.bn)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Backbone at a tenth of ``lr``, neck and classifier at ``lr``."""
-        return self.net.parameter_groups(lr)
+        """Backbone at ``trunk_factor * lr``, neck and classifier at ``lr``."""
+        return self.net.parameter_groups(lr, self.options.trunk_factor)
 
     def _triplet(self, pooled: Tensor, pids: Tensor) -> Tensor:
         options = self.options

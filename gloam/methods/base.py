@@ -1,6 +1,7 @@
-"""Base: two-stream network, average pooling, identity loss and hard-mined triplet.
+"""Base: average pooling, identity loss and hard-mined triplet, across modalities or (``streams`` 1) within one.
 
-*Source*: ``--method base`` of the AGW release (Ye et al., TPAMI 2021).
+*Source*: ``--method base`` of the AGW release (Ye et al., TPAMI 2021); with one stem BoT, the strong baseline of Luo
+et al., CVPRW 2019 (recipes ``bot``).
 """
 
 from __future__ import annotations
@@ -13,26 +14,27 @@ from torch.nn.functional import cross_entropy
 
 from gloam import losses
 from gloam.batches.batch import Batch
+from gloam.losses.center import center_loss
 from gloam.losses.triplet import fraction_correct, mine_hard
 from gloam.methods import register
-from gloam.methods.contract import LAST_STAGE, LabelSmoothing, Method, Pooling, TripletOptions
+from gloam.methods.contract import LAST_STAGE, BaselineOptions, Method, OnlyWith, Pooling
 from gloam.models.backbone import create_backbone
+from gloam.models.class_centers import ClassCenters
 from gloam.models.embedding import EmbeddingNet
 from gloam.models.neck import unit
 from gloam.models.pooling import create_pooling
 from gloam.precision import at_least_float32
 
 
-class BaseOptions(TripletOptions):
+class BaseOptions(BaselineOptions):
     """Flags of Base; published names in brackets."""
 
     pooling: Pooling = "avg"
     triplet: Literal["hard"] | str = Field("hard", description="hard: batch-hard; or the name of a registered loss")
-    label_smoothing: LabelSmoothing = 0.0
     weight_identity: float = Field(1.0, ge=0, description="weight of the identity loss")
     weight_triplet: float = Field(1.0, ge=0, description="weight of the triplet loss")
 
-    together = (LAST_STAGE,)
+    together = (LAST_STAGE, OnlyWith(("margin",), "method.triplet hard", lambda o: o.triplet == "hard"))
 
     @field_validator("triplet")
     @classmethod
@@ -56,6 +58,14 @@ class BaseSoftmax(Method[BaseOptions]):
         super().__init__(num_classes, options)
         backbone = create_backbone(options.arch, streams=options.streams, last_stride=options.last_stride)
         self.net = EmbeddingNet(backbone, create_pooling(options.pooling), num_classes)
+        self.centers = (
+            ClassCenters(num_classes, self.net.width, options.center_lr) if options.weight_center > 0 else None
+        )
+
+    @classmethod
+    def needs_both_modalities(cls, options: BaseOptions) -> bool:
+        """A network with one stem learns from any images."""
+        return options.streams == 2
 
     @property
     def feature_dim(self) -> int:
@@ -70,13 +80,22 @@ class BaseSoftmax(Method[BaseOptions]):
             triplet = (positive - negative + self.options.margin).clamp_min(0).mean()
         else:
             triplet = losses.get(self.options.triplet)(at_least_float32(out.pooled), batch.pids)
-        return {
-            "loss": self.options.weight_identity * identity + self.options.weight_triplet * triplet,
+        parts = {
             "identity": identity,
             "triplet": triplet,
             "triplet_correct": fraction_correct(positive, negative),
             "identity_correct": (logits.detach().argmax(dim=1) == batch.pids).float().mean(),
         }
+        loss = self.options.weight_identity * identity + self.options.weight_triplet * triplet
+        if self.centers is not None:
+            parts["center"] = center_loss(out.pooled, batch.pids, self.centers(out.pooled, batch.pids))
+            loss = loss + self.options.weight_center * parts["center"]
+        return {"loss": loss, **parts}
+
+    def after_step(self) -> None:
+        """Centres follow the batch."""
+        if self.centers is not None:
+            self.centers.move()
 
     def extract(self, images: Tensor, modalities: Tensor) -> Tensor:
         """``fc``: unit feature after the neck; ``pool``: unit pooled feature."""
@@ -84,5 +103,5 @@ class BaseSoftmax(Method[BaseOptions]):
         return unit(out.pooled if self.test_feature == "pool" else out.bn)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Backbone at a tenth of ``lr``, neck and classifier at ``lr``."""
-        return self.net.parameter_groups(lr)
+        """Backbone at ``trunk_factor * lr``, neck and classifier at ``lr``."""
+        return self.net.parameter_groups(lr, self.options.trunk_factor)

@@ -100,7 +100,9 @@ class BackboneOptions(MethodOptions):
 class StemOptions(BackboneOptions):
     """Options of methods whose backbone may have a stem for each modality."""
 
-    streams: Literal[1, 2] = Field(2, description="1: one stem for both modalities, 2: a stem each [--stream]")
+    streams: Literal[1, 2] = Field(
+        2, description="2: a stem per modality; 1: one stem for all, also for data of one modality [--stream]"
+    )
 
 
 class TripletOptions(StemOptions):
@@ -108,6 +110,19 @@ class TripletOptions(StemOptions):
 
     last_stride: LastStride = 1
     margin: float = Field(0.3, ge=0, description="margin of the hard triplet [--margin]")
+
+
+class BaselineOptions(TripletOptions):
+    """Options of the supervised baselines, across modalities or within one (``streams`` 1): Base and AGW."""
+
+    label_smoothing: LabelSmoothing = 0.0
+    trunk_factor: float = Field(0.1, gt=0, le=1000, description="learning rate of backbone and pooling over lr")
+    weight_center: float = Field(0.0, ge=0, description="weight of the centre loss [CENTER_LOSS_WEIGHT]")
+    center_lr: float = Field(0.5, ge=0, description="learning rate of the centres (SGD) [CENTER_LR]")
+
+    together: ClassVar[tuple[OnlyWith, ...]] = (
+        OnlyWith(("center_lr",), "method.weight_center above 0", lambda o: o.weight_center > 0),
+    )
 
 
 class ClusterOptions(BackboneOptions):
@@ -221,7 +236,7 @@ class Method(nn.Module, Generic[OptionsT]):
     is_video: ClassVar[bool] = False
     # True for methods that train on labels they make themselves: identities never reach them.
     is_unsupervised: ClassVar[bool] = False
-    # True for methods whose batches must hold both modalities.
+    # True for methods that compare the modalities; options may switch that off (needs_both_modalities).
     is_cross_modal: ClassVar[bool] = True
     # True for exported models, whose graph normalises: extract() then gets uint8 images.
     takes_pixels: bool = False
@@ -233,6 +248,11 @@ class Method(nn.Module, Generic[OptionsT]):
         self.num_classes = num_classes
         self.options: OptionsT = options
         self.test_feature = self.features[0]
+
+    @classmethod
+    def needs_both_modalities(cls, options: Any) -> bool:
+        """Whether training data must hold visible and infrared images under these options."""
+        return cls.is_cross_modal
 
     @property
     def feature_dim(self) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gloam.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from gloam.models.backbone import create_backbone, has_residual_stages, is_timm
+    from gloam.models.backbone import backbone_layers, check_size, create_backbone, has_residual_stages, is_timm
     from gloam.models.batch_norm_groups import (
         GroupedBatchNorm1d,
         GroupedBatchNorm2d,
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         group_batch_norm,
     )
     from gloam.models.channel_similarity import ChannelSimilarity, similarity_gap
+    from gloam.models.class_centers import ClassCenters
     from gloam.models.consensus_propagation import affinity_graph, consensus_share, propagate_consensus
     from gloam.models.dgcnn import DGCNN
     from gloam.models.embedding import Embedded, EmbeddingNet
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from gloam.models.row_attention import attention_weights, gated_residual
     from gloam.models.single_network import RegisteredBackbone, RoutedStem, SingleNetworkBackbone
     from gloam.models.subgraphs import Subgraphs, build_subgraphs, nearest_others
-    from gloam.models.timm_backbone import TimmBackbone, strides_can_change
+    from gloam.models.timm_backbone import TimmBackbone, check_image_size, strides_can_change
     from gloam.models.traced import origins, plain, trace
     from gloam.models.two_stream import Stem, Trunk, TwoStreamBackbone, route_rows, separate_draws
     from gloam.models.unit_embedding import UnitEmbedding, rename_released
@@ -61,9 +62,10 @@ if TYPE_CHECKING:
 
 # File -> what it offers: imported when one of the names is asked for.
 _NAMES = {
-    "backbone": "create_backbone has_residual_stages is_timm",
+    "backbone": "backbone_layers check_size create_backbone has_residual_stages is_timm",
     "batch_norm_groups": "GroupedBatchNorm1d GroupedBatchNorm2d GroupedBatchNorm3d group_batch_norm",
     "channel_similarity": "ChannelSimilarity similarity_gap",
+    "class_centers": "ClassCenters",
     "consensus_propagation": "affinity_graph consensus_share propagate_consensus",
     "dgcnn": "DGCNN",
     "embedding": "Embedded EmbeddingNet",
@@ -87,7 +89,7 @@ _NAMES = {
     "row_attention": "attention_weights gated_residual",
     "single_network": "RegisteredBackbone RoutedStem SingleNetworkBackbone",
     "subgraphs": "Subgraphs build_subgraphs nearest_others",
-    "timm_backbone": "TimmBackbone strides_can_change",
+    "timm_backbone": "TimmBackbone check_image_size strides_can_change",
     "traced": "origins plain trace",
     "two_stream": "Stem Trunk TwoStreamBackbone route_rows separate_draws",
     "unit_embedding": "UnitEmbedding rename_released",
@@ -102,6 +104,7 @@ __all__ = [
     "AveragePool",
     "BNNeck",
     "ChannelSimilarity",
+    "ClassCenters",
     "Classifier",
     "ClusterMemory",
     "CrossModalityGraph",
@@ -139,7 +142,10 @@ __all__ = [
     "affinity_graph",
     "attention_weights",
     "average_over_processes",
+    "backbone_layers",
     "build_subgraphs",
+    "check_image_size",
+    "check_size",
     "cluster_means",
     "consensus_share",
     "create_backbone",

@@ -10,7 +10,7 @@ from torch import nn
 from gloam.errors import GloamError
 from gloam.models.resnet import ARCHITECTURES, ResNet
 from gloam.models.single_network import RegisteredBackbone, SingleNetworkBackbone
-from gloam.models.timm_backbone import TimmBackbone, strides_can_change
+from gloam.models.timm_backbone import TimmBackbone, check_image_size, strides_can_change
 from gloam.models.two_stream import TwoStreamBackbone
 from gloam.registry import Registry
 
@@ -32,6 +32,16 @@ def has_residual_stages(arch: str) -> bool:
     return not is_timm(arch) or strides_can_change(arch.removeprefix(_TIMM))
 
 
+def check_size(arch: str, size: tuple[int, int]) -> None:
+    """Whether a network takes images of a size (height, width); only timm's may not.
+
+    Raises:
+        GloamError: it does not.
+    """
+    if is_timm(arch):
+        check_image_size(arch.removeprefix(_TIMM), size)
+
+
 def _check(name: str, entry: Any) -> None:
     if not callable(entry):
         raise GloamError(f"The backbone {name!r} must be a class or function that builds a torch.nn.Module.")
@@ -43,6 +53,21 @@ registry: Registry[Callable[..., nn.Module]] = Registry(
     reserved=[*ARCHITECTURES, *(f"{arch}{_IBN_SUFFIX}" for arch in ARCHITECTURES), "timm:<name>"],
 )
 register = registry.register
+
+
+def backbone_layers(network: nn.Module) -> list[list[list[nn.Parameter]]]:
+    """Of every backbone inside a network its layers' parameters, from the images up.
+
+    Raises:
+        GloamError: there is no backbone, or one that does not tell its layers.
+    """
+    found = [m.layers() for m in network.modules() if isinstance(m, TwoStreamBackbone | SingleNetworkBackbone)]
+    if not found:
+        raise GloamError(
+            f"{type(network).__name__} has no backbone of create_backbone, so optimizer.layer_decay has no layers to "
+            "act on. Leave it at 1."
+        )
+    return found
 
 
 def create_backbone(

@@ -27,7 +27,7 @@ class Embedded(NamedTuple):
 
 
 class EmbeddingNet(nn.Module):
-    """Two-stream backbone -> pooling -> BN neck -> bias-free classifier.
+    """Backbone -> pooling -> BN neck -> bias-free classifier.
 
     Args:
         backbone: from :func:`gloam.models.backbone.create_backbone`.

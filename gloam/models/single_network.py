@@ -64,6 +64,23 @@ class SingleNetworkBackbone(nn.Module):
         maps: Tensor = self.network(images)
         return maps
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of every layer from the images up, as the network's ``group_matcher`` (timm's convention) says.
+
+        Raises:
+            GloamError: it has none.
+        """
+        if not hasattr(self.network, "group_matcher"):
+            raise GloamError(
+                f"{self.name} does not say which of its parameters are which layer (timm's group_matcher), so "
+                "optimizer.layer_decay cannot act. Leave it at 1, or choose another method.arch."
+            )
+        from timm.models import group_parameters
+
+        grouped: Any = group_parameters(self.network, self.network.group_matcher(coarse=False))
+        parameters = dict(self.network.named_parameters())
+        return [[parameters[name] for name in grouped[number]] for number in sorted(grouped)]
+
     def rename_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Names of the plain network to names of this module, the first layer copied to both modalities."""
         renamed: dict[str, Tensor] = {}

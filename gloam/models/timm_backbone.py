@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from gloam.errors import GloamError
@@ -47,7 +49,10 @@ class TimmBackbone(SingleNetworkBackbone):
         super().__init__(name, network, create, streams=streams, out_channels=channels, first_layer=first)
 
     def _maps(self, images: Tensor, modalities: Tensor) -> Tensor:
-        features: Tensor = self.network.forward_features(images)
+        try:
+            features: Tensor = self.network.forward_features(images)
+        except AssertionError as error:
+            raise _wrong_size(self.name, images.shape[-2:], error) from error
         if features.ndim == 3:
             return self._tokens_to_map(features, images)
         # Swin-like networks put channels last.
@@ -98,6 +103,35 @@ def strides_can_change(name: str) -> bool:
     from timm.models import ByobNet, ResNet
 
     return isinstance(_create(name, None, 2), ByobNet | ResNet)
+
+
+def check_image_size(name: str, size: tuple[int, int]) -> None:
+    """Find out, without computing anything, whether a timm network takes images of a size.
+
+    Args:
+        name: timm model name.
+        size: (height, width).
+
+    Raises:
+        GloamError: timm has no such network, or it refuses the size.
+    """
+    try:
+        with torch.device("meta"), torch.no_grad():
+            network: Any = _create(name, None, 2)
+            network.eval().forward_features(torch.empty(1, 3, *size))
+    except AssertionError as error:
+        raise _wrong_size(name, size, error) from error
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        # Not every network can be built without memory; such a one is asked by its first batch.
+        _log.debug("timm:%s cannot be tried without memory: %s", name, error)
+
+
+def _wrong_size(name: str, size: Sequence[int], error: AssertionError) -> GloamError:
+    cause = str(error).strip().removesuffix(".") or "no reason given"
+    return GloamError(
+        f"timm:{name} does not take images of {size[0]} x {size[1]} pixels ({cause}). Set data.height and data.width "
+        "to sizes that it takes, or choose another method.arch."
+    )
 
 
 def _create(name: str, image_size: tuple[int, int] | None, last_stride: int) -> nn.Module:

@@ -127,6 +127,19 @@ class TwoStreamBackbone(nn.Module):
                 draw_convolutions(self.stem_infrared)
         self.trunk = Trunk(network, inserts, first=independent_stages + 1)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of every layer from the images up: the stems, then one residual block after the other."""
+        stems = [stem for stem in (self.stem_visible, self.stem_infrared) if stem is not None]
+        found = [[p for stem in stems for part in (stem.conv1, stem.bn1) for p in part.parameters()]]
+        for number in range(1, 5):
+            owners: list[nn.Module] = [*stems] if number < self.trunk.first else [self.trunk]
+            stages = [list(owner.get_submodule(f"layer{number}").children()) for owner in owners]
+            inserts = list(getattr(self.trunk, f"NL_{number}", []))
+            for position, blocks in enumerate(zip(*stages, strict=True), start=len(inserts) - len(stages[0])):
+                own = [*blocks, *inserts[position : position + 1]] if position >= 0 else blocks
+                found.append([p for block in own for p in block.parameters()])
+        return found
+
     def early(self, images: Tensor, modalities: Tensor) -> Tensor:
         """Every row through its modality's own layers: the input of the shared trunk, ``(B, c, h, w)``."""
         return route_rows(images, modalities, self.stem_visible, self.stem_infrared)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gloam.datasets.records import DatasetSplits, Modality
 from gloam.methods import get_method, list_methods
-from gloam.recipes.recipe import Recipe, list_recipes, load_recipe
+from gloam.methods.contract import Method, MethodOptions
+from gloam.recipes.recipe import Recipe, list_recipes, load_recipe, resolve
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ def find_fitting(splits: DatasetSplits) -> Fit:
     if recipes:
         candidates = [(name, misfit(splits, load_recipe(name))) for name in recipes]
     else:
-        candidates = [(name, _method_misfit(splits, name)) for name in list_methods()]
+        methods = {name: get_method(name) for name in list_methods()}
+        candidates = [(name, _method_misfit(splits, method, method.Options())) for name, method in methods.items()]
     others: dict[str, list[str]] = {}
     for name, reason in candidates:
         if reason is not None:
@@ -51,20 +54,19 @@ def find_fitting(splits: DatasetSplits) -> Fit:
 
 def misfit(splits: DatasetSplits, recipe: Recipe) -> str | None:
     """Why a recipe cannot train on a dataset, as words behind a comma; None if it can."""
-    for stage in recipe.resolved_stages().values():
-        if (reason := _method_misfit(splits, stage.method_name)) is not None:
+    for stage in resolve(recipe).stages.values():
+        if (reason := _method_misfit(splits, stage.method, stage.options)) is not None:
             return reason
-        wanted = getattr(stage.sampler, "identities", 0)
-        if not get_method(stage.method_name).is_unsupervised and splits.num_classes < wanted:
+        wanted = getattr(stage.recipe.sampler, "identities", 0)
+        if not stage.method.is_unsupervised and splits.num_classes < wanted:
             return f"a batch shows {wanted} people and there are {splits.num_classes} to train on"
     return None
 
 
-def _method_misfit(splits: DatasetSplits, name: str) -> str | None:
-    method = get_method(name)
+def _method_misfit(splits: DatasetSplits, method: type[Method[Any]], options: MethodOptions) -> str | None:
     if not splits.train:
         return "there is nothing to train on"
-    if method.is_cross_modal and splits.modalities != frozenset(Modality):
+    if method.needs_both_modalities(options) and splits.modalities != frozenset(Modality):
         return f"visible and infrared images are needed, these are {_words(splits)}"
     if not method.is_unsupervised and not splits.labelled:
         return "nobody is known"

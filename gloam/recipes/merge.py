@@ -1,7 +1,7 @@
 """How changes are laid over a recipe: a stage's over the top level, a recipe's over the one that it extends.
 
 Mappings merge key by key, plugins are added, everything else is replaced. Where a section's ``name`` changes, only
-those options come along that the newly named thing has too.
+those options come along that the newly named thing has too. Published scores and counts stay with the data they are of.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from gloam.recipes.sections import OptimizerConfig, ScheduleConfig
 from gloam.sampling import get_sampler
 from gloam.sampling.create import DEFAULT, current_name
 
+# What a recipe says of one data set.
+_OF_THE_DATA = ("expected", "trains_on")
 _NAMED: dict[str, type[Options]] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig}
 
 
@@ -25,6 +27,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         GloamError: the changes name a sampler or a dataset that does not exist.
     """
     merged = dict(base)
+    if _other_data(base, changes):
+        merged = {key: value for key, value in base.items() if key not in _OF_THE_DATA}
     for key, value in changes.items():
         below = base.get(key)
         if key == "plugins" and isinstance(value, list | tuple) and isinstance(below, list | tuple):
@@ -45,6 +49,13 @@ def _deep(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         nested = isinstance(value, Mapping) and isinstance(below, Mapping)
         merged[key] = _deep(below or {}, value) if nested else value
     return merged
+
+
+def _other_data(base: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
+    before, after = base.get("data"), changes.get("data")
+    if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
+        return False
+    return "name" in before and after.get("name", before["name"]) != before["name"]
 
 
 def _method_options(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -62,6 +62,9 @@ class OptimizerConfig(Options):
     weight_decay: float = Field(5e-4, ge=0, le=1000, description="on every parameter, norms and biases too")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="adam, adamw")
     eps: float = Field(1e-8, gt=0, le=1, description="adam, adamw")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="rate of a layer of the backbone over that of the next one; the last has its own"
+    )
     options: dict[str, Any] = Field({}, description="what a timm or registered optimiser takes beside these")
 
     idle_when: ClassVar = {

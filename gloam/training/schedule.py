@@ -73,8 +73,9 @@ def check_schedule(config: ScheduleConfig, num_epochs: int) -> None:
     Raises:
         GloamError: see :func:`learning_rate_factor`.
     """
-    for epoch in {config.warmup_epochs, max(num_epochs - 1, config.warmup_epochs)}:
-        learning_rate_factor(config, epoch, num_epochs)
+    length = max(num_epochs, 1)  # a stage of no epochs scores its first weights
+    for epoch in {config.warmup_epochs, max(length - 1, config.warmup_epochs)}:
+        learning_rate_factor(config, epoch, length)
 
 
 def _other_factor(config: ScheduleConfig, epoch: int, num_epochs: int) -> float:

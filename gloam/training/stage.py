@@ -22,6 +22,7 @@ from gloam.errors import GloamError, fitting, smaller
 from gloam.inference.model import Model
 from gloam.interruption import Signals
 from gloam.methods.contract import Method
+from gloam.models.backbone import backbone_layers
 from gloam.pixels.store import PixelStore
 from gloam.progress import progress_bar
 from gloam.recipes.recipe import Recipe
@@ -84,7 +85,8 @@ class Stage:
             from gloam.models.batch_norm_groups import group_batch_norm
 
             group_batch_norm(method, recipe.train.bn_group)
-        optimizer = create_optimizer(recipe.optimizer, method.parameter_groups(recipe.optimizer.lr))
+        layers = backbone_layers(method) if recipe.optimizer.layer_decay < 1 else []
+        optimizer = create_optimizer(recipe.optimizer, method.parameter_groups(recipe.optimizer.lr), layers)
         self._module, self.optimizer = fabric.setup(method, optimizer)
         self._module.mark_forward_method("training_step")
         self._modalities = torch.tensor([int(record.modality) for record in data.records])
@@ -333,7 +335,7 @@ class Stage:
         return self.model.compute(self.data.records, self.data.store, indices=rows, workers=0)
 
     def _warn_about_light(self, modalities: Tensor) -> None:
-        if self.method.is_cross_modal and not self._warned_about_light:
+        if self.method.needs_both_modalities(self.method.options) and not self._warned_about_light:
             first = modalities[0]
             if bool((modalities == first).all()):
                 self._warned_about_light = True

@@ -19,6 +19,7 @@ from gloam.errors import GloamError, did_you_mean
 from gloam.evaluation.protocols import find_protocols
 from gloam.inference.sources import load_splits, open_records
 from gloam.methods.contract import Method
+from gloam.models.backbone import check_size
 from gloam.pixels.store import PixelStore
 from gloam.recipes.recipe import DataConfig, Recipe, ResolvedRecipe, ResolvedStage
 from gloam.sampling import IdentityBatches, PlainBatches
@@ -181,11 +182,12 @@ def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:
             f"{splits.name} at {splits.root} has no test set, so evaluation.selection test has nothing to choose on. "
             "Use last or validation."
         )
-    if method.is_cross_modal and len(splits.modalities) < 2:
+    if method.needs_both_modalities(stage.options) and len(splits.modalities) < 2:
         modality = next(iter(splits.modalities)).name.lower()
         raise GloamError(
-            f"Method {name!r} learns across visible and infrared images, but {splits.name} has only {modality} "
-            "training images. Use cluster_contrast, spcl or metaprd on visible data."
+            f"Method {name!r} as configured learns across visible and infrared images, but {splits.name} has only "
+            f"{modality} training images. For images of one modality use the recipes bot and agw of a visible dataset "
+            "(own data: table/bot, table/agw_one_modality), or cluster_contrast, spcl or metaprd without labels."
         )
     if method.is_video and not recipe.data.frames:
         raise GloamError(f"Method {name!r} works on clips. Set data.frames (published: 6).")
@@ -194,6 +196,9 @@ def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:
     feature = recipe.evaluation.feature
     if feature is not None and feature not in method.features:
         raise GloamError(f"Method {name!r} has no feature {feature!r}. {did_you_mean(feature, method.features)}")
+    if (arch := getattr(stage.options, "arch", None)) is not None:
+        # Before any image is decoded.
+        check_size(arch, (recipe.data.height, recipe.data.width))
     _check_labels(stage)
 
 

@@ -103,3 +103,14 @@ def test_unusual_images_are_fine(tmp_path, mode, extension):
     path = tmp_path / f"x.{extension}"
     Image.new(mode, (1, 1)).save(path)
     assert decode_problem(path) is None
+
+
+def test_deep_images_are_told(tmp_path):
+    trees.put(tmp_path, "a/1.jpg", "b/1.jpg")
+    assert not any("data.stretch" in remark for remark in check("table", tmp_path, workers=1).remarks)
+    Image.new("I;16", (8, 16)).save(tmp_path / "a" / "2.png")
+    Image.new("F", (8, 16)).save(tmp_path / "b" / "2.tif")
+    Image.new("L", (8, 16)).save(tmp_path / "b" / "3.png")
+    report = check("table", tmp_path, workers=1)
+    assert report.ok
+    assert any(remark.startswith("2 images have more than 8 bits") for remark in report.remarks)

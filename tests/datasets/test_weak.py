@@ -23,7 +23,7 @@ def people(visible, infrared) -> DatasetSplits:
 
 
 def test_draws_of_the_reference():
-    """wsl-vireid.md 2: seed, shuffle visible, shuffle infrared; new label of c = position of c."""
+    """WSL-VIReID: seed, shuffle visible, shuffle infrared; new label of c = position of c."""
     generator = random.Random(5)
     lists = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Tiny dataset trees with the traps of datasets-and-protocols.md section 11. One valid JPEG, copied everywhere."""
+"""Tiny dataset trees with the traps that docs/datasets.md lists. One valid JPEG, copied everywhere."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from gloam.losses.permutation import gumbel_noise, sinkhorn
+from gloam.losses.permutation import gumbel_noise, permutation_loss, sinkhorn
 
 HAND = [[1, 2], [3, 4]]
 
@@ -53,3 +53,13 @@ def test_noise_is_the_double_logarithm_of_the_draws() -> None:
     expected = [-math.log(-math.log(u)) for u in draws.flatten().tolist()]
     noise = gumbel_noise((3, 2), torch.Generator().manual_seed(5))
     assert noise.flatten().tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_the_logarithm_sees_small_masses_and_has_no_infinity() -> None:
+    """Rows that give the right column 0.25, 1e-5 and nothing: the floor is the smallest normal number."""
+    predicted = torch.zeros(1, 3, 3, dtype=torch.float32)
+    predicted[0, 0, 2], predicted[0, 1, 0] = 0.25, 1e-5
+    orders = torch.tensor([[2, 0, 1]])
+    tiny = torch.finfo(torch.float32).tiny
+    expected = -(math.log(0.25) + math.log(1e-5) + math.log(tiny)) / 3
+    assert permutation_loss(predicted, orders, "ce").item() == pytest.approx(expected, rel=1e-5)

@@ -13,6 +13,7 @@ from gloam.losses.triplet import (
     hard_triplet,
     mine_hard,
     pairwise_distances,
+    soft_margin_triplet,
     squared_difference_triplet,
     weighted_regularized_triplet,
 )
@@ -30,6 +31,8 @@ def test_values_equal_the_loops(seed: int, scale: float) -> None:
     rows, labels = _batch(seed, scale)
     listed, ids = rows.tolist(), labels.tolist()
     assert hard_triplet(rows, labels, 0.3).item() == pytest.approx(oracle.hard(listed, ids, 0.3), abs=1e-9)
+    expected = sum(oracle.softplus(gap) for gap in oracle.hardest_gaps(listed, ids)) / len(ids)
+    assert soft_margin_triplet(rows, labels).item() == pytest.approx(expected, abs=1e-9)
     for form in ("reference", "exact"):
         pairs = oracle.weighted(listed, ids, form)
         expected = sum(oracle.softplus(a - b) for a, b in pairs) / len(pairs)

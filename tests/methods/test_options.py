@@ -60,8 +60,8 @@ OTHERS: dict[str, list[Any]] = {
 }
 # Names that a package may register stand beside those built in (tests/plugins trains with one).
 OTHERS_OF: dict[tuple[str, str], list[Any]] = {
-    ("base", "triplet"): [],
-    ("agw", "triplet"): ["hard", "adp"],
+    ("base", "triplet"): ["soft_margin_triplet"],
+    ("agw", "triplet"): ["hard", "adp", "soft_margin_triplet"],
     ("wsl_vireid", "temperature"): [0.1],
 }
 # What an option needs beside it: the other half of a pair that acts together, or its absence from BASE.
@@ -73,6 +73,7 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("mmgl", "pcc"): {"cl_dim": 256},
     ("wsl_vireid", "supervision"): {"weak_from_epoch": 30},
     ("wsl_vireid", "weak_weight"): {},
+    **{(name, "center_lr"): {"weight_center": 0.1} for name in ("base", "agw")},
     ("agw", "nonlocal_width"): {},
     ("agw", "margin"): {"triplet": "hard"},
     ("agw", "alpha"): {"triplet": "adp"},
@@ -98,6 +99,8 @@ NO_MEMORY = {"lambda_graph": 0.0, "match": False, "warmup_epochs": 10, "top_k": 
 NO_WEAK = {"supervision": "baseline", "weak_from_epoch": 30}
 IDLE: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]] = {
     ("base", ("last_stride",)): [TIMM],
+    ("base", ("margin",)): [{"triplet": "soft_margin_triplet"}],
+    **{(name, ("center_lr",)): [{}] for name in ("base", "agw")},
     ("agw", ("last_stride", "nonlocal_blocks")): [TIMM],
     ("agw", ("nonlocal_width",)): [{"nonlocal_blocks": (0, 0, 0, 0)}, TIMM],
     ("agw", ("wrt",)): [{"triplet": "hard"}],

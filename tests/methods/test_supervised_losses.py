@@ -11,6 +11,7 @@ import torch
 
 from gloam.batches.batch import Batch
 from gloam.errors import GloamError
+from gloam.losses.triplet import fraction_correct
 from gloam.methods import create_method
 from gloam.methods.contract import Method
 from tests.oracles import triplet as oracle
@@ -80,6 +81,11 @@ def test_base_counts_what_is_right() -> None:
         distances = [(oracle.distance(a, b), other == pid) for b, other in zip(rows, pids, strict=True)]
         won += min(d for d, same in distances if not same) >= max(d for d, same in distances if same)
     assert outputs["triplet_correct"] == pytest.approx(won / len(rows))
+
+
+def test_a_tie_between_positive_and_negative_is_right() -> None:
+    found = fraction_correct(torch.tensor([1.0, 1.0, 2.0, 0.5]), torch.tensor([1.0, 2.0, 1.0, 0.5]))
+    assert found.item() == 0.75
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])

@@ -95,7 +95,7 @@ def test_scores_are_the_formula_with_biases_divided_by_the_degree() -> None:
     ("sizes", "kept"),
     [
         ((14, 4, 12, 11, 13), 12),  # ascending 4 11 12 13 14: the third is at 0.6 x 5
-        ((14, 11, 12, 13), 13),  # 0.6 x 4 = 2.4: the third of 11 12 13 14
+        ((14, 10, 11, 14), 14),  # 0.6 x 4 = 2.4: the third of 10 11 14 14
         ((5, 6, 7), 10),  # never fewer than ten
         ((13,), 13),
     ],

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gloam.errors import GloamError
+from gloam.models.multi_view_attention import MultiViewAttention
 from gloam.models.pooling import GeM, create_pooling
 
 # One image; channels: mixed signs, zero, negative.
@@ -51,3 +52,13 @@ def test_cubes_beyond_half_precision_stay_finite(name: str) -> None:
 def test_unknown_pooling_names_the_nearest() -> None:
     with pytest.raises(GloamError, match="gem_learnable"):
         create_pooling("gem_learned")
+
+
+def test_frames_under_a_mask_add_the_epsilon_under_the_root_too() -> None:
+    """``(mean (m x)^3 + 1e-12)^(1/3)`` with m = 1/2: dark and negative channels give 1e-4."""
+    attention = MultiViewAttention(3, heads=1).double()
+    for view in (attention.view_attention_hw, attention.view_attention_tw, attention.view_attention_th):
+        torch.nn.init.zeros_(view.weight)
+    pooled, _ = attention(MAPS, clip_length=1)
+    expected = [((8 + 64) / 8 / 4 + 1e-12) ** (1 / 3), 1e-4, 1e-4]
+    assert pooled[0].tolist() == pytest.approx(expected * 3, rel=1e-9)

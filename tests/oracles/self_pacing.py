@@ -1,4 +1,4 @@
-"""SpCL's reliable clusters with label sets, cluster by cluster (meta-prd.md 14.2)."""
+"""SpCL's reliable clusters with label sets, cluster by cluster."""
 
 from __future__ import annotations
 

@@ -13,12 +13,17 @@ def distance(a, b):
 
 def hard(rows, labels, margin):
     """Farthest positive (itself included) against nearest negative."""
-    total = 0.0
+    return sum(max(0.0, gap + margin) for gap in hardest_gaps(rows, labels)) / len(rows)
+
+
+def hardest_gaps(rows, labels):
+    """Of every anchor: distance to the farthest positive minus that to the nearest negative."""
+    gaps = []
     for a, la in zip(rows, labels, strict=True):
         positives = [distance(a, b) for b, lb in zip(rows, labels, strict=True) if lb == la]
         negatives = [distance(a, b) for b, lb in zip(rows, labels, strict=True) if lb != la]
-        total += max(0.0, max(positives) - min(negatives) + margin)
-    return total / len(rows)
+        gaps.append(max(positives) - min(negatives))
+    return gaps
 
 
 def weighted(rows, labels, form, alpha=1.0):

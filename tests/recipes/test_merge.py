@@ -45,12 +45,23 @@ BASE = {
         ({"optimizer": {"name": "adam"}}, {"optimizer": {"name": "adam", "lr": 0.3, "weight_decay": 0.1}}),
         ({"schedule": {"name": "cosine"}}, {"schedule": {"name": "cosine", "warmup_epochs": 1}}),
         ({"data": {"name": "personx"}}, {"data": {"name": "personx", "height": 64, "options": {}}}),
+        # Scores and counts are those of the named data.
+        ({"data": {"name": "market1501", "height": 8}}, {"data": {**BASE["data"], "height": 8}}),
         # What is no section is left to the check of the whole.
         ({"method": 3, "weights": "none"}, {"method": 3, "weights": "none"}),
     ],
 )
 def test_rules(changes: dict[str, Any], expected: dict[str, Any]) -> None:
     assert merge(BASE, changes) == {**BASE, **expected}
+
+
+def test_scores_and_counts_stay_with_their_data() -> None:
+    stated = {**BASE, "expected": [{"rank1": 1}], "trains_on": {"images": 3}}
+    assert merge(stated, {"data": {"height": 8}, "method": {"wrt": "reference"}})["expected"] == [{"rank1": 1}]
+    other = merge(stated, {"data": {"name": "personx"}})
+    assert not {"expected", "trains_on"} & other.keys()
+    own = merge(stated, {"data": {"name": "personx"}, "expected": [{"rank1": 2}]})
+    assert own["expected"] == [{"rank1": 2}]
 
 
 def _write(folder: Path, name: str, **content: Any) -> str:

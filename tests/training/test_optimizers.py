@@ -252,3 +252,14 @@ def test_a_wrong_name_stops_before_the_data_are_read(tmp_path: Path) -> None:
         with pytest.raises(GloamError, match="'lamp'"):
             train(tiny_recipe(tmp_path / "nowhere", **section), output=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["multistep", "step", "cosine", "constant", "timm:cosine", "timm:multistep"])
+def test_a_stage_of_no_epochs_has_a_schedule(name: str) -> None:
+    options = {"decay_milestones": [2]} if name == "timm:multistep" else {}
+    check_schedule(ScheduleConfig(name=name, options=options), 0)
+
+
+def test_untrained_weights_are_scored_by_no_epochs_of_a_cosine(sysu_root: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(sysu_root, train={"epochs": 0}, schedule={"name": "cosine"})
+    assert train(recipe, output=tmp_path / "run", progress=False).results is not None
