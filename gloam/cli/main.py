@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "cache clear": cache.cache_clear,
     "recipes": train.recipes,
     "train": train.train,
+    "runs": train.runs,
     "evaluate": runs.evaluate,
     "extract": runs.extract,
     "export": export.export,

@@ -132,6 +132,7 @@ def rank_list(
     choose: Literal["random", "worst", "best"] = "random",
     seed: int = 0,
     device: str = "auto",
+    names: bool = False,
 ) -> None:
     """Figure of queries with their nearest gallery entries, right and wrong marked by colour and sign.
 
@@ -150,6 +151,7 @@ def rank_list(
         choose: which queries to show.
         seed: seed of the random choice.
         device: auto, cpu, cuda, cuda:1 ...
+        names: write the file below every image.
     """
     from gloam.cli.option_words import key_values
     from gloam.inference.scoring import rank_list_of_run
@@ -167,6 +169,7 @@ def rank_list(
         choose=choose,
         seed=seed,
         device=device,
+        names=names,
     )
     console().print(f"{save_figure(figure, output)}")
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,27 @@ def list_features(folder: Path | None = None) -> list[KeptFeatures]:
                 )
             )
     return sorted(found, key=lambda one: -one.used)
+
+
+def choose_features(
+    kept: Sequence[KeptFeatures], names: Sequence[str] = (), *, days: float | None = None
+) -> tuple[list[KeptFeatures], list[str]]:
+    """Some of the files.
+
+    Args:
+        kept: all.
+        names: those with these names, or of images in these folders; all if not given.
+        days: only those that nobody has read for so many days.
+
+    Returns:
+        The files, and the names that fit none.
+    """
+    places = {name: {name, Path(name).expanduser().resolve().as_posix()} for name in names}
+    chosen = [one for one in kept if not names or any({one.name, one.root} & place for place in places.values())]
+    others = [name for name, place in places.items() if not any({one.name, one.root} & place for one in kept)]
+    if days is not None:
+        chosen = [one for one in chosen if time.time() - one.used > 86400 * days]
+    return chosen, others
 
 
 def clear_features(chosen: Sequence[KeptFeatures]) -> None:

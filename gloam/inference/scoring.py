@@ -246,6 +246,7 @@ def rank_list_of_run(
     choose: Literal["random", "worst", "best"] = "random",
     seed: int = 0,
     device: str = "auto",
+    names: bool = False,
 ) -> Figure:
     """Figure of queries with their nearest gallery entries.
 
@@ -271,6 +272,7 @@ def rank_list_of_run(
         choose=choose,
         seed=seed,
         metric=model.recipe.evaluation.metric,
+        names=names,
     )
 
 

@@ -69,8 +69,8 @@ def choose_machine(recipe: Recipe) -> Machine:
     for name in {stage.method_name for stage in recipe.resolved_stages().values()} if several else ():
         if reason := get_method(name).one_process:
             raise GloamError(
-                f"{name} cannot train in {train.devices * train.nodes} processes yet: {reason}. Set --train.devices and "
-                "--train.nodes to 1; with torchrun, --nproc-per-node 1."
+                f"{name} cannot train in {train.devices * train.nodes} processes yet: {reason}. Set --train.devices "
+                "and --train.nodes to 1; with torchrun, --nproc-per-node 1."
             )
     accelerator: str = train.accelerator
     if accelerator == "auto":

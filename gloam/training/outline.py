@@ -36,11 +36,21 @@ def outline(plan: ResolvedRecipe, lists: DataLists, machine: Machine, checkpoint
         arch = getattr(stage.options, "arch", None)
         clip = f"{stage.recipe.data.frames} x " if stage.recipe.data.frames else ""
         size = f"{clip}{stage.recipe.data.height} x {stage.recipe.data.width}"
-        network = ", ".join(filter(None, [stage.recipe.method_name, arch, size, f"from {stage.recipe.weights}"]))
+        network = ", ".join(
+            filter(
+                None,
+                [
+                    stage.recipe.method_name,
+                    arch,
+                    size,
+                    "random weights" if stage.recipe.weights == "none" else f"weights {stage.recipe.weights}",
+                ],
+            )
+        )
         line = ("network" if len(plan.stages) == 1 else f"stage {name}", network)
         if line[1] not in [value for _, value in lines]:
             lines.append(line)
-        lines.append(("epochs", _epochs(stage, lists, machine)))
+        lines.append(("training", _epochs(stage, lists, machine)))
     lines.append(("device", str(machine)))
     if checkpoint is not None:
         done = f"after epoch {checkpoint.epoch} of stage {checkpoint.stage!r}"

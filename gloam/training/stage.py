@@ -34,6 +34,7 @@ from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
 from gloam.training.machine import choose_machine
 from gloam.training.optimizers import create_optimizer, set_learning_rate
+from gloam.training.run_clock import RunClock
 from gloam.training.schedule import learning_rate_factor
 from gloam.training.training_data import TrainingData
 
@@ -54,7 +55,9 @@ class Stage:
         data: what to train on.
         logs: where numbers go.
         signals: asks for a stop between two batches.
-        progress: show a bar.
+        progress: show bars.
+        clock: of the whole run.
+        epochs_before: epochs of the stages before this one.
 
     Attributes:
         unfinished: the running epoch between two batches, for a checkpoint; None where only its start can be saved.
@@ -71,7 +74,10 @@ class Stage:
         *,
         signals: Signals,
         progress: bool = True,
+        clock: RunClock | None = None,
+        epochs_before: int = 0,
     ) -> None:
+        self._clock, self._epochs_before = clock or RunClock(recipe.train.epochs), epochs_before
         self.fabric, self.name, self.recipe = fabric, name, recipe
         self.unfinished: EpochState | None = None
         self._signals = signals
@@ -164,6 +170,7 @@ class Stage:
 
     def _epoch(self, epoch: int, unfinished: EpochState | None) -> dict[str, Any]:
         recipe, started = self.recipe, time.perf_counter()
+        self._clock.begin_epoch(self._epochs_before + epoch)
         truth = self.data.truth if self.data.splits.labelled else None
         context = self._context(epoch)
         if unfinished is None:
@@ -199,7 +206,7 @@ class Stage:
         )
         if len(sampler) == 0:
             raise GloamError(
-                f"Epoch {epoch} of stage {self.name!r} has no batch. Lower sampler.identities or instances."
+                f"Epoch {epoch + 1} of stage {self.name!r} has no batch. Lower sampler.identities or instances."
             )
         rate = set_learning_rate(self.optimizer, learning_rate_factor(recipe.schedule, epoch, recipe.train.epochs))
         generator = torch.Generator().manual_seed(
@@ -214,7 +221,7 @@ class Stage:
         seconds = time.perf_counter() - started
         return {
             "stage": self.name,
-            "epoch": epoch,
+            "epoch": epoch + 1,
             "lr": rate,
             **means,
             **state.logged,
@@ -241,12 +248,16 @@ class Stage:
         step = fitting(self._step, f"{self._smaller_batches()} or --train.precision bf16.")
         with self._signals.deferred(), progress_bar(shown=self._progress) as bar:
             task = bar.add_task(f"{self.name} {epoch + 1}/{self.recipe.train.epochs}", total=None, note="")
+            run = bar.add_task("run", total=self._clock.total, note="", is_whole=True)
             for loaded in loader:
                 value, size = step(loaded, generator, epoch, state)
+                share = state.step / steps
+                bar.update(run, completed=self._clock.done(share), note=self._clock.words(share))
                 bar.update(task, total=steps * size, completed=state.step * size, note=f"loss {value:.3f}")
                 if state.step % self.recipe.train.log_every == 0:
                     parts = ", ".join(f"{name} {float(part) / state.step:.4f}" for name, part in state.sums.items())
-                    self.logs.record(f"{self.name} epoch {epoch} batch {state.step}/{steps} lr {rate:.6f}: {parts}")
+                    place = f"{self.name} epoch {epoch + 1} batch {state.step}/{steps}"
+                    self.logs.record(f"{place} lr {rate:.2e}: {parts}")
                 if self.is_told_to_stop():
                     self._keep(state, generator, started)
                     self._signals.interrupt()
