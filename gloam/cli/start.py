@@ -7,19 +7,19 @@ from pathlib import Path
 from gloam.console import console
 
 
-def demo(output: Path = Path("demo"), seed: int = 0) -> None:
+def demo(output: Path | None = None, seed: int = 0) -> None:
     """Draw people, train a small AGW, evaluate it and compare it with two baselines (below four minutes on two cores).
 
     Example:
         gloam demo --output demo
 
     Args:
-        output: folder for the drawn data, the run, the table and the rank-list figure.
+        output: folder for the drawn data, the run, the table and the rank-list figure; demo, demo_2 ... if not given.
         seed: seed of the drawing and of the training.
     """
-    from gloam.demo import run_demo
+    from gloam.demo import free_folder, run_demo
 
-    run_demo(output, seed=seed)
+    run_demo(output or free_folder(Path("demo")), seed=seed)
 
 
 def doctor() -> None:

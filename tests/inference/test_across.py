@@ -301,3 +301,30 @@ def test_long_names_are_broken_and_never_cut(capsys: pytest.CaptureFixture[str])
     firsts = "".join(line[:30].strip().split("  ")[0].split(" 100")[0] for line in lines)
     assert "infrared_to_visible_without_same_camera" in firsts
     assert "occluded_people_of_ours/cluster_contrast_infomap" in firsts
+
+
+def test_kept_features_are_listed_and_cleared(
+    runs: dict[str, Path], market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_across([runs["agw"]], [Target(), Target("market1501", market)], device="cpu")
+    kept = list_features()
+    assert sorted(one.count for one in kept) == sorted(
+        len(part)
+        for splits in (load_dataset("market1501", market), load_model(runs["agw"]).load_splits())
+        for part in (splits.query, splits.gallery)
+    )
+    capsys.readouterr()
+    assert cli.main(["cache", "list"]) == 0
+    shown = capsys.readouterr().out
+    for one in kept:
+        assert f"{one.name}: {one.count:,} features of {one.root}" in shown
+    assert cli.main(["cache", "clear", "--days", "1"]) == 0
+    assert len(list_features()) == 4
+    assert cli.main(["cache", "clear", str(market)]) == 0  # its pixels too
+    assert {one.root for one in list_features()} == {one.root for one in kept} - {market.resolve().as_posix()}
+    assert cli.main(["cache", "clear", list_features()[0].name]) == 0
+    assert len(list_features()) == 1
+    assert cli.main(["cache", "clear", "nothing"]) == 2
+    assert "There is no cache 'nothing'" in capsys.readouterr().err
+    assert cli.main(["cache", "clear"]) == 0
+    assert list_features() == []
