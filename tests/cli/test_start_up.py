@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -45,3 +46,20 @@ def test_help_imports_nothing_heavy(command: str) -> None:
 def test_the_help_of_a_recipe_imports_no_trainer() -> None:
     # The flags of a method stand in its file, which needs torch and SciPy.
     assert _imported(["train", "sysu_mm01/agw", "--help"]) <= {"torch", "scipy"}
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+def test_help_shows_types_as_people_write_them(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gloam import cli
+
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command.split(), "--help"])
+    assert not stop.value.code
+    boxes = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "│╭╰"]
+    assert boxes
+    for line in boxes:
+        assert len(line) <= 80
+        assert not re.search(r"\{None|\bSTR\b|\bINT\b|\bFLOAT\b|default: None", line), line
