@@ -101,7 +101,7 @@ def cache_clear(
         _say(f"{entry.name}: {size_text(entry.size)} deleted")
     for entry in busy:
         _say(f"{entry.name}: left alone, a process is building it")
-    _say(f"{place}: {size_text(sum(entry.size for entry in [*gone, *features]))} freed")
+    _say(f"{place}: {size_text(sum(entry.size for entry in gone) + sum(one.size for one in features))} freed")
 
 
 def _say(text: str) -> None:

@@ -46,7 +46,7 @@ def in_words(command: Callable[..., Any]) -> Callable[..., Any]:
         changed.append(parameter.replace(annotation=Annotated[bare, config]))
     wrapped.__signature__ = signature.replace(parameters=changed)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {each.name: each.annotation for each in changed}
-    del wrapped.__wrapped__  # type: ignore[attr-defined]  # its types are what is replaced here
+    del wrapped.__wrapped__  # its types are what is replaced here
     return wrapped
 
 

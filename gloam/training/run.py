@@ -156,10 +156,11 @@ def _train(
                 "evaluation.selection is test: the best epoch is chosen on the test set, so its score is no clean "
                 "result. Report the last epoch, or use selection validation."
             )
-        # Weights that are missing or do not fit are told before an image is decoded.
-        method, told = first_method(plan, lists, checkpoint, folder.path)
+        # Weights that are missing or do not fit are told before an image is decoded; those of a resumed run fit.
+        begun = first_method(plan, lists, None, folder.path) if checkpoint is None else None
         data = lists.open(progress=progress and fabric.is_global_zero)
         files = continuation.on_first(fabric, lambda: continuation.check_data(recipe, data, folder, checkpoint))
+        method, told = begun or first_method(plan, lists, checkpoint, folder.path)
         run = _Run(fabric, recipe, data, folder, checkpoint, files, signals, progress=progress, stop_after=stop_after)
         run.open(unique=output is None, begin_again=begin_again)
         about += commands(run.folder.path)

@@ -45,7 +45,7 @@ def test_a_run_in_progress_is_running(sysu_root: Path, tmp_path: Path) -> None:
     train(tiny_recipe(sysu_root, train={"epochs": 2, "iterations": 1}), output=run, progress=False, stop_after=1)
     code = (
         "import sys\nfrom gloam.training.run_folder import RunFolder\nfrom pathlib import Path\n"
-        f"RunFolder(Path({str(run)!r})).hold()\nprint('held', flush=True)\nsys.stdin.read()\n"
+        f"folder = RunFolder(Path({str(run)!r}))\nfolder.hold()\nprint('held', flush=True)\nsys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
