@@ -27,6 +27,7 @@ from benchmarks.machine import machine_info, peak_megabytes
 
 DIM, LATENT, CROPS, CAMERAS, INFRARED, DAYS = 512, 64, 20, 12, 4, 30
 BATCH, QUERIES, TOP = 5000, 60, 10
+IMAGES = 256
 DAY = 86_400_000_000
 Float = NDArray[np.float32]
 
@@ -39,7 +40,7 @@ def run() -> list[dict[str, Any]]:
         draw(folder, count)
         machine = machine_info(1, ("numpy", "faiss-cpu"))
         rows = []
-        for step in ("add", "codes", "search", "exact", "numpy"):
+        for step in ("add", "codes", "search", "exact", "numpy", "ingest"):
             rows += _child(sys.executable, ["-m", "benchmarks.gallery", step, str(folder)])
         if peers := os.environ.get("GLOAM_PEERS"):
             script = str(Path(__file__).with_name("gallery_peers.py"))
@@ -243,6 +244,48 @@ def search(folder: Path, *, exact: bool = False) -> Iterator[dict[str, Any]]:
     gallery.catalogue.close()
 
 
+def ingest(folder: Path) -> Iterator[dict[str, Any]]:
+    """Image files become rows that a search finds: what that costs on top of embedding them (AGW, random weights)."""
+    from PIL import Image
+
+    from gloam.gallery.gallery import Gallery
+    from gloam.inference.model import Model
+    from gloam.methods import create_method
+    from gloam.recipes.recipe import load_recipe
+
+    generator = np.random.default_rng(0)
+    photos = folder / "photos"
+    photos.mkdir()
+    for number in range(IMAGES):
+        coarse = generator.integers(0, 256, (16, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((64, 128)).save(photos / f"{number:05d}.jpg", quality=90)
+    recipe = load_recipe("sysu_mm01/agw")
+    # All work in this process, whose time is measured.
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache": "off", "workers": 0})})
+    model = Model(create_method("agw", 395), recipe, name="random weights")
+    model.method.eval()
+    gallery = Gallery.create(folder / "photos.gallery", model, retention="keep", thumbnails=True)
+    model.embed(sorted(photos.iterdir())[:16], progress=False)  # whatever is done once
+    start = time.process_time()
+    model.embed(photos, progress=False)
+    embedded = time.process_time() - start
+    start = time.process_time()
+    gallery.add(photos, progress=False)
+    added = time.process_time() - start
+    start = time.process_time()
+    again = gallery.add(photos, progress=False)
+    repeated = time.process_time() - start
+    if again.unchanged != IMAGES:
+        raise RuntimeError(f"adding twice: {again}")
+    yield {
+        "engine": "gloam: image to searchable",
+        "embed_cpu_ms": round(embedded / IMAGES * 1000, 2),
+        "add_cpu_ms": round(added / IMAGES * 1000, 2),
+        "on_top": round(added / embedded - 1, 4),
+        "adding_again_cpu_ms": round(repeated / IMAGES * 1000, 2),
+    }
+
+
 def numpy_scan(folder: Path) -> Iterator[dict[str, Any]]:
     """A memory map of float32: the plainest engine there is."""
     vectors, queries, words = load(folder, "vectors"), load(folder, "queries"), filters(folder)
@@ -263,6 +306,7 @@ if __name__ == "__main__":
         "search": search,
         "exact": lambda folder: search(folder, exact=True),
         "numpy": numpy_scan,
+        "ingest": ingest,
     }
     for line in STEPS[sys.argv[1]](Path(sys.argv[2])):
         print(json.dumps(line), flush=True)

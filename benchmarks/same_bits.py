@@ -167,10 +167,16 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
         "losses": read_losses(run) | ({"ten": read_losses(folder / "demo_steps")} if case == "demo" else {}),
         "features": {split: read_features(file) for split, file in files.items()},
         "results": {
-            "train": json.loads(table.read_text(encoding="utf-8")),
-            "evaluate": json.loads((scored / "evaluation.json").read_text(encoding="utf-8")),
+            "train": read_scores(table),
+            "evaluate": read_scores(scored / "evaluation.json"),
         },
     }
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """What every version of the results format has."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {key: content[key] for key in ("notes", "protocols")}
 
 
 def read_losses(run: Path) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
+import multiprocessing
+import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,8 @@ class Training:
     flags: tuple[str, ...]
 
     def command(self, output: Path) -> list[str]:
-        """The command line, which goes on with a run that was stopped."""
-        gloam = [sys.executable, "-m", "gloam", "train"]
-        run = output / self.name
-        if (run / "checkpoints" / "last.ckpt").is_file():
-            return [*gloam, "--resume", str(run), "--quiet"]
-        return [*gloam, self.recipe, *self.flags, "--output", str(run), "--quiet"]
+        """The words after ``gloam``; they begin a run or go on with one that was stopped."""
+        return ["train", self.recipe, *self.flags, "--output", str(output / self.name), "--resume", "auto", "--quiet"]
 
     def run(self, output: Path) -> Path:
         """Train unless it is done; the log goes beside the run's folder.
@@ -48,14 +45,33 @@ class Training:
         if (folder / "results.json").is_file():
             return folder
         command = self.command(output)
-        if "--resume" not in command and folder.exists():
-            # Stopped before its first checkpoint: nothing in it can be gone on with.
-            shutil.rmtree(folder)
-        print(" ".join(command[1:]), file=sys.stderr, flush=True)
+        print("gloam", " ".join(command), file=sys.stderr, flush=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
+        process = _processes().Process(target=_gloam, args=(command, f"{folder}.log"))
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(f"The training failed: {folder}.log says why.")
         return folder
+
+
+def _processes() -> ForkServerContext | SpawnContext:
+    """A process of its own per training; where there is fork, torch and gloam are imported once for all of them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gloam.training.run", "lightning"])
+    return context
+
+
+def _gloam(words: list[str], log: str) -> None:
+    """One command with everything that it says appended to a file."""
+    from gloam.cli.main import main
+
+    with Path(log).open("a", encoding="utf-8") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+        sys.exit(main(words))
 
 
 def score(run: Path, protocol: str = PROTOCOL) -> dict[str, float]:

@@ -154,7 +154,7 @@ def build(variant: str, size: Size) -> M3ReID:
 
 
 def draw_batch(size: Size) -> Batch:
-    """Random clips, half of them infrared, two of every person and light (one in a small batch)."""
+    """Random clips, half of them infrared, two of every person and modality (one in a small batch)."""
     generator = torch.Generator().manual_seed(0)
     shape = (size.tracklets, size.frames, 3, size.height, size.width)
     rows = torch.arange(size.tracklets)

@@ -54,11 +54,11 @@ class Setting:
     root: Path
     others: Path | None
     output: Path
-    arch: str = "small"
+    arch: str = "tiny"
     experts: int = 3
-    collaboration: int = 8
+    collaboration: int = 9
     epochs: int = 12
-    start_epochs: int = 20
+    start_epochs: int = 40
 
     @property
     def flags(self) -> str:
@@ -174,8 +174,8 @@ def _main(show: Callable[[list[dict[str, Any]]], None] = print_table) -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--arch", default="small")
-    for name, default in (("experts", 3), ("collaboration", 8), ("epochs", 12), ("start-epochs", 20)):
+    parser.add_argument("--arch", default="tiny")
+    for name, default in (("experts", 3), ("collaboration", 9), ("epochs", 12), ("start-epochs", 40)):
         parser.add_argument(f"--{name}", type=int, default=default, help="epochs of 30 batches")
     flags = vars(parser.parse_args())
     starts, methods = flags.pop("starts"), flags.pop("methods")

@@ -18,25 +18,31 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gloam.datasets import list_datasets, load_dataset
     from gloam.errors import GloamError
+    from gloam.evaluation.calibration import Calibration
     from gloam.evaluation.ranking import rank_features, rank_metrics
     from gloam.gallery.gallery import Gallery, open_gallery
     from gloam.gallery.where import Where
+    from gloam.inference.calibrating import calibrate
     from gloam.inference.comparison import Matches, cluster, draw, evaluate, rerank, search
     from gloam.inference.features import Features
     from gloam.inference.loading import load_model
     from gloam.inference.model import Model
     from gloam.methods import create_method, list_methods
     from gloam.recipes.recipe import list_recipes, load_recipe
+    from gloam.serve.client import Client
     from gloam.training.run import train
 
 # Public name -> module that defines it.
 _PUBLIC = {
+    "Client": "gloam.serve.client",
+    "Calibration": "gloam.evaluation.calibration",
     "Features": "gloam.inference.features",
     "Gallery": "gloam.gallery.gallery",
     "GloamError": "gloam.errors",
     "Matches": "gloam.inference.comparison",
     "Model": "gloam.inference.model",
     "Where": "gloam.gallery.where",
+    "calibrate": "gloam.inference.calibrating",
     "cluster": "gloam.inference.comparison",
     "create_method": "gloam.methods",
     "draw": "gloam.inference.comparison",
@@ -55,6 +61,8 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Calibration",
+    "Client",
     "Features",
     "Gallery",
     "GloamError",
@@ -62,6 +70,7 @@ __all__ = [
     "Model",
     "Where",
     "__version__",
+    "calibrate",
     "cluster",
     "create_method",
     "draw",

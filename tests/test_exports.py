@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import gloam
+from gloam import datasets
 
 PACKAGES = ["datasets", "losses", "methods", "models"]
-# Functions with the name of their file: ``gloam.datasets.check`` is the file.
-OWN_FILES = {("datasets", "check"), ("datasets", "table_rows")}
+# Offers every public function and class of its files; ``gloam.datasets`` only what users and their own readers need.
+WHOLE = ["losses", "methods", "models"]
 
 
 def _defined(package: str) -> dict[str, set[str]]:
@@ -24,11 +25,11 @@ def _defined(package: str) -> dict[str, set[str]]:
         if path.stem != "__init__":
             body = ast.parse(path.read_text(encoding="utf-8")).body
             names = {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-            found[path.stem] = {n for n in names if not n.startswith("_") and (package, n) not in OWN_FILES}
+            found[path.stem] = {n for n in names if not n.startswith("_")}
     return {file: names for file, names in found.items() if names}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", WHOLE)
 def test_every_public_function_and_class_is_listed(package: str) -> None:
     module = importlib.import_module(f"gloam.{package}")
     expected = _defined(package)
@@ -38,6 +39,25 @@ def test_every_public_function_and_class_is_listed(package: str) -> None:
     assert set(module._NAMES) == set(expected)
     assert {name for names in expected.values() for name in names} <= set(module.__all__)
     assert len(module.__all__) == len(set(module.__all__))
+
+
+def test_datasets_offers_its_readers_and_what_own_ones_need_and_no_tools_of_theirs() -> None:
+    listed = {name for names in datasets._NAMES.values() for name in names.split()}
+    assert listed <= set(datasets.__all__)
+    assert len(datasets.__all__) == len(set(datasets.__all__))
+    readers = {datasets.get_dataset(name).__name__ for name in datasets.list_datasets()
+               if datasets.get_dataset(name).__module__.startswith("gloam.")}  # fmt: skip
+    assert readers <= listed
+    # What a dataset of a user's own is made of: the example package imports nothing else from this room.
+    example = Path(__file__).parent / "plugins" / "example_package" / "src" / "gloam_example" / "dataset.py"
+    imports = [node for node in ast.walk(ast.parse(example.read_text(encoding="utf-8")))
+               if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gloam.datasets")]  # fmt: skip
+    assert [node.module for node in imports] == ["gloam.datasets"]
+    assert {alias.name for alias in imports[0].names} <= set(datasets.__all__)
+    defined = _defined("datasets")
+    tools = set().union(*(defined[file] for file in ("files", "folder_pattern", "labelled_lists", "table_ids")))
+    assert tools
+    assert not tools & set(datasets.__all__)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -129,7 +129,7 @@ class AugmentConfig(ViewConfig):
     )
 
     def view(self, modality: Literal["visible", "infrared"], second: bool = False) -> ViewConfig:
-        """The resolved pipeline of one light and view."""
+        """The resolved pipeline of one modality and view."""
         values = {name: getattr(self, name) for name in ViewConfig.model_fields}
         sections = [modality, f"second_{modality}"] if second else [modality]
         for section in sections:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gloam.augmentation.config import AugmentConfig, ViewConfig
 
-# Per-row values of a field, looked up by light and view.
+# Per-row values of a field, looked up by modality and view.
 _Table = Callable[[Callable[[ViewConfig], float | tuple[float, ...]]], Tensor]
 _rand = partial(torch.rand, dtype=torch.float64)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gloam.cli.listing import Entry, show_entries
 from gloam.console import console
@@ -43,11 +44,10 @@ def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str
         strict: treat counts that differ from the published ones as errors.
         option: the dataset's own options, each as KEY=VALUE (RegDB: trial=3).
     """
-    from gloam.cli.option_words import key_values
     from gloam.datasets.check import check
     from gloam.recipes.fitting import find_fitting
 
-    report = check(name, root, strict=strict, **key_values(option, "--option"))
+    report = check(name, root, strict=strict, **dataset_options(name, option))
     console().print(report)
     for line in find_fitting(report.splits).lines():
         console().print(line, highlight=False)
@@ -103,3 +103,19 @@ def data_draw(
 def _entry(cls: type[Dataset]) -> Entry:
     lines = [f"{cls.title}: {cls.setting()}", *cls.published(), cls.obtain, *filter(None, [cls.page]), cls.licence]
     return Entry(cls.name, lines, cls.describe())
+
+
+def dataset_options(name: str | None, words: Sequence[str]) -> dict[str, Any]:
+    """``trial=3`` and the like to keyword arguments; options that are texts are taken as they stand."""
+    from gloam.datasets import get_dataset
+    from gloam.recipes.reading import parse_yaml
+
+    known = {} if name is None else get_dataset(name).options
+
+    def is_text(key: str) -> bool:
+        return key in known and (known[key].default is None or isinstance(known[key].default, str))
+
+    if wrong := [word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word]:
+        raise GloamError(f"{wrong[0]!r} is not of the form KEY=VALUE, for example --option trial=3.")
+    pairs = [(key, value) for key, _, value in (word.partition("=") for word in words)]
+    return {key: value if is_text(key) else parse_yaml(value, f"--option {key}") for key, value in pairs}

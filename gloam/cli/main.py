@@ -12,13 +12,13 @@ from typing import Any
 import tyro
 
 from gloam import __version__, plugins
-from gloam.cli import cache, data, export, gallery, gallery_upkeep, runs, start, train
+from gloam.cli import cache, calibrate, data, export, gallery, gallery_upkeep, reports, runs, serve, start, train
 from gloam.cli.parsing import in_words, parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
 from gloam.interruption import Interrupted, listening
 
-TITLE = "gloam: person re-identification across light, cameras and supervision levels"
+TITLE = "gloam: person re-identification across modalities, cameras and supervision levels"
 
 # Command -> function. The first line of a docstring is its line in "gloam --help".
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -33,8 +33,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train.train,
     "runs": train.runs,
     "evaluate": runs.evaluate,
+    "results": reports.results,
+    "compare": reports.compare,
+    "report": reports.report,
+    "reproduce": reports.reproduce,
+    "calibrate": calibrate.calibrate,
     "extract": runs.extract,
     "export": export.export,
+    "publish": export.publish,
     "rank-list": runs.rank_list,
     "embedding": runs.embedding,
     "curves": runs.curves,
@@ -43,6 +49,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gallery create": gallery.create,
     "gallery add": gallery.add,
     "gallery search": gallery.search,
+    "gallery calibrate": gallery_upkeep.calibrate,
     "gallery info": gallery_upkeep.info,
     "gallery verify": gallery_upkeep.verify,
     "gallery erase": gallery_upkeep.erase,
@@ -52,6 +59,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gallery export": gallery_upkeep.export,
     "gallery import": gallery_upkeep.import_,
     "gallery merge": gallery_upkeep.merge,
+    "serve": serve.serve,
     "doctor": start.doctor,
 }
 
@@ -106,6 +114,9 @@ def _dispatch(words: list[str]) -> int:
     plugins.import_plugins(modules, "--plugins", required=True)
     if command is train.train:
         train.train(rest, modules)
+        return 0
+    if command is reports.reproduce:
+        reports.reproduce(rest, modules)
         return 0
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)

@@ -56,17 +56,6 @@ def split_option_words(words: Sequence[str]) -> tuple[list[str], dict[Path, Any]
     return rest, taken
 
 
-def key_values(words: Sequence[str], flag: str) -> dict[str, Any]:
-    """``trial=3`` and the like as names and values, which are read as in a recipe.
-
-    Raises:
-        GloamError: a word of another form.
-    """
-    if wrong := [word for word in words if "=" not in word or not word.partition("=")[0].isidentifier()]:
-        raise GloamError(f"{wrong[0]!r} is not of the form KEY=VALUE, for example {flag} trial=3.")
-    return {key: _read(value, flag) for key, _, value in (word.partition("=") for word in words)}
-
-
 def as_changes(taken: Mapping[Path, Any]) -> dict[str, Any]:
     """The values of :func:`split_option_words` as nested keys, to be laid over a recipe."""
     changes: dict[str, Any] = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -50,14 +51,14 @@ def evaluate(
         rerank: k-reciprocal re-ranking (k1 20, k2 6, weight 0.3).
         batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
-        output: folder for evaluation.json and evaluation.csv (default: the run folder of a single run).
+        output: folder for evaluation.json, evaluation.parquet (every query) and evaluation.csv (default: the run folder
+            of a single run).
         fresh: extract features even where an earlier call has kept them (gloam cache list).
     """
-    from gloam.cli.option_words import key_values
     from gloam.inference.across import choose_targets
     from gloam.inference.scoring import evaluate_across, write_evaluation
 
-    targets = choose_targets(names, roots, key_values(options, "--data.options"))
+    targets = choose_targets(names, roots, _options(names, options))
     found = evaluate_across(
         runs,
         targets,
@@ -131,6 +132,7 @@ def rank_list(
     top: int = 10,
     choose: Literal["random", "worst", "best"] = "random",
     seed: int = 0,
+    batch_size: int | None = None,
     device: str = "auto",
     names: bool = False,
 ) -> None:
@@ -150,10 +152,10 @@ def rank_list(
         top: matches per row.
         choose: which queries to show.
         seed: seed of the random choice.
+        batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
         names: write the file below every image.
     """
-    from gloam.cli.option_words import key_values
     from gloam.inference.scoring import rank_list_of_run
     from gloam.visualize.figure_files import check_figure_format, save_figure
 
@@ -162,12 +164,13 @@ def rank_list(
         run,
         data_root=data,
         data_name=name,
-        data_options=key_values(options, "--data.options"),
+        data_options=_options([name] if name else [], options),
         protocol=protocol,
         queries=queries,
         top=top,
         choose=choose,
         seed=seed,
+        batch_size=batch_size,
         device=device,
         names=names,
     )
@@ -184,6 +187,7 @@ def embedding(
     projection: Literal["pca", "tsne"] = "pca",
     ids: int = 20,
     seed: int = 0,
+    batch_size: int | None = None,
     device: str = "auto",
 ) -> None:
     """Figure of test features in the plane: a colour per person, circles visible, triangles infrared.
@@ -200,9 +204,9 @@ def embedding(
         projection: pca keeps the meaning of distances; tsne shows neighbourhoods only.
         ids: at most so many people, those with the most images.
         seed: seed of tsne.
+        batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
     """
-    from gloam.cli.option_words import key_values
     from gloam.inference.scoring import embedding_of_run
     from gloam.visualize.figure_files import check_figure_format, save_figure
 
@@ -211,10 +215,11 @@ def embedding(
         run,
         data_root=data,
         data_name=name,
-        data_options=key_values(options, "--data.options"),
+        data_options=_options([name] if name else [], options),
         projection=projection,
         ids=ids,
         seed=seed,
+        batch_size=batch_size,
         device=device,
     )
     console().print(f"{save_figure(figure, output)}")
@@ -311,3 +316,15 @@ def stripes(
     if report.scores:
         console().print(report.table())
     console().print(f"{report.path}")
+
+
+def _options(names: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
+    """``trial=3`` and the like, each read as the first of the datasets that has the option reads it."""
+    from gloam.cli.data import dataset_options
+    from gloam.datasets import get_dataset
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key = word.partition("=")[0]
+        found |= dataset_options(next((name for name in names if key in get_dataset(name).options), None), [word])
+    return found

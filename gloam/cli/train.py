@@ -117,8 +117,10 @@ def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     if not result.is_first_process:
         return
     if result.results is not None:
-        console().print(result.results.table())
-    console().print(f"run: {result.path}" + (" (already finished)" if result.was_finished else ""))
+        scored = result.results
+        console().print(scored.table() if scored.trials else "no scores: these data have no test set")
+    told = f"run: {result.path}" + (" (already finished)" if result.was_finished else "")
+    console().print(told, soft_wrap=True)
 
 
 def _entry(name: str) -> Entry:

@@ -12,67 +12,39 @@ from gloam.exports import lazy_exports
 from gloam.registry import Registry
 
 if TYPE_CHECKING:
-    from gloam.datasets.base import Option, id_key, relabel, with_labels
+    from gloam.datasets.base import Option, relabel, with_labels
     from gloam.datasets.bupt_campus import BUPTCampus
-    from gloam.datasets.check import CheckReport, CountRow, decode_problem, gallery_size
     from gloam.datasets.dukemtmc import DukeMTMC
-    from gloam.datasets.files import (
-        list_images,
-        natural_key,
-        numbered_folders,
-        read_ids,
-        read_lines,
-        read_path_labels,
-        render_tree,
-        side_by_side,
-        some,
-        walk_images,
-        whole_number,
-    )
-    from gloam.datasets.folder_pattern import compile_pattern
     from gloam.datasets.hitsz_vcm import HITSZVCM
-    from gloam.datasets.labelled_lists import labelled_records
     from gloam.datasets.llcm import LLCM
     from gloam.datasets.market1501 import Market1501
-    from gloam.datasets.market_style import MarketStyle, single_query
+    from gloam.datasets.market_style import MarketStyle
     from gloam.datasets.msmt17 import MSMT17
     from gloam.datasets.personx import PersonX
-    from gloam.datasets.query_gallery import QueryGallery, divide, fitting_protocols, has_match
     from gloam.datasets.records import raw_id
     from gloam.datasets.regdb import RegDB
     from gloam.datasets.sysu_mm01 import SYSUMM01
     from gloam.datasets.table import Table, write_table
-    from gloam.datasets.table_ids import cameras, identities
-    from gloam.datasets.table_rows import Row, folder_rows
     from gloam.datasets.validation import hold_out
     from gloam.datasets.veri776 import VeRi776
     from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
 
-# File -> what it offers: imported when one of the names is asked for.
+# File -> what it offers users: imported when one of the names is asked for. What readers share among themselves is not
+# listed; it is found in its file.
 _NAMES = {
-    "base": "Dataset Option id_key relabel with_labels",
+    "base": "Dataset Option relabel with_labels",
     "bupt_campus": "BUPTCampus",
-    "check": "CheckReport CountRow decode_problem gallery_size",
     "dukemtmc": "DukeMTMC",
-    "files": (
-        "list_images natural_key numbered_folders read_ids read_lines read_path_labels render_tree "
-        "side_by_side some walk_images whole_number"
-    ),
-    "folder_pattern": "compile_pattern",
     "hitsz_vcm": "HITSZVCM",
-    "labelled_lists": "labelled_records",
     "llcm": "LLCM",
     "market1501": "Market1501",
-    "market_style": "MarketStyle single_query",
+    "market_style": "MarketStyle",
     "msmt17": "MSMT17",
     "personx": "PersonX",
-    "query_gallery": "QueryGallery divide fitting_protocols has_match",
     "records": "DatasetSplits Modality Protocol Record raw_id",
     "regdb": "RegDB",
     "sysu_mm01": "SYSUMM01",
     "table": "Table write_table",
-    "table_ids": "cameras identities",
-    "table_rows": "Row folder_rows",
     "validation": "hold_out",
     "veri776": "VeRi776",
     "weak": "WeakLabels shuffle_labels_per_modality",
@@ -84,8 +56,6 @@ __all__ = [
     "MSMT17",
     "SYSUMM01",
     "BUPTCampus",
-    "CheckReport",
-    "CountRow",
     "Dataset",
     "DatasetSplits",
     "DukeMTMC",
@@ -95,43 +65,19 @@ __all__ = [
     "Option",
     "PersonX",
     "Protocol",
-    "QueryGallery",
     "Record",
     "RegDB",
-    "Row",
     "Table",
     "VeRi776",
     "WeakLabels",
-    "cameras",
-    "compile_pattern",
-    "decode_problem",
-    "divide",
-    "fitting_protocols",
-    "folder_rows",
-    "gallery_size",
-    "has_match",
+    "get_dataset",
     "hold_out",
-    "id_key",
-    "identities",
-    "labelled_records",
     "list_datasets",
-    "list_images",
     "load_dataset",
-    "natural_key",
-    "numbered_folders",
     "raw_id",
-    "read_ids",
-    "read_lines",
-    "read_path_labels",
     "register",
     "relabel",
-    "render_tree",
     "shuffle_labels_per_modality",
-    "side_by_side",
-    "single_query",
-    "some",
-    "walk_images",
-    "whole_number",
     "with_labels",
     "write_table",
 ]

@@ -119,6 +119,8 @@ class Dataset(ABC):
     is_video: ClassVar[bool] = False
     cross_modal: ClassVar[bool] = False
     options: ClassVar[Options] = {}
+    # True where training and test people are numbered apart: equal ids are then different people.
+    numbers_test_ids_anew: ClassVar[bool] = False
     # Parts that may not be empty. Own data may come without a test set.
     required_parts: ClassVar[tuple[str, ...]] = ("train", "query", "gallery")
 
@@ -199,7 +201,7 @@ class Dataset(ABC):
 
     @classmethod
     def setting(cls) -> str:
-        """Lights and kind of samples in a few words."""
+        """Modalities and kind of samples in a few words."""
         return f"{'visible + infrared' if cls.cross_modal else 'visible'}, {'tracklets' if cls.is_video else 'images'}"
 
     # -- finding files -------------------------------------------------------------------------------------------

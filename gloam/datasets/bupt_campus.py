@@ -16,7 +16,7 @@ from gloam.datasets.records import DatasetSplits, Modality, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 
 CAMERAS = {"LS3": 0, "G25": 1, "CQ1": 2, "W4": 3, "TSG1": 4, "TSG2": 5}
-_LIGHTS = {"IR": Modality.INFRARED, "RGB": Modality.VISIBLE}
+_MODALITIES = {"IR": Modality.INFRARED, "RGB": Modality.VISIBLE}
 
 
 @register("bupt_campus")
@@ -125,7 +125,7 @@ BUPTCampus/
                 raise GloamError(f"{path}: {line!r} names the camera {camera!r}. {did_you_mean(camera, CAMERAS)}")
             words = ["IR", "RGB"] if modalities in ("RGB/IR", "IR/RGB") else [modalities]
             for word in words:
-                if word not in _LIGHTS:
+                if word not in _MODALITIES:
                     raise GloamError(f"{path}: {line!r} names the modality {word!r}. Known: RGB, IR, RGB/IR.")
                 try:
                     names = frames[person][word][camera][tracklet]
@@ -144,7 +144,7 @@ BUPTCampus/
                 if self.values["fake_ir"] and word == "RGB":
                     names = [name.replace("/RGB/", "/FakeIR/") for name in names]
                 paths = tuple(f"DATA/{name}" for name in names)
-                records.append(Record(paths, pid, CAMERAS[camera], _LIGHTS[word], pid))
+                records.append(Record(paths, pid, CAMERAS[camera], _MODALITIES[word], pid))
         return records
 
 

@@ -195,10 +195,10 @@ def gallery_size(splits: DatasetSplits, protocol: Protocol) -> int:
     if protocol.galleries is not None:
         return len(protocol.galleries[0])
     from_gallery = protocol.swapped == (protocol.sampled == "query")
-    light = protocol.query_modality if protocol.sampled == "query" else protocol.gallery_modality
+    modality = protocol.query_modality if protocol.sampled == "query" else protocol.gallery_modality
     groups: dict[tuple[int, int], int] = {}
     for record in splits.gallery if from_gallery else splits.query:
-        if light is not None and record.modality is not light:
+        if modality is not None and record.modality is not modality:
             continue
         if protocol.gallery_cams is None or record.cam in protocol.gallery_cams:
             groups[record.pid, record.cam] = groups.get((record.pid, record.cam), 0) + 1

@@ -19,7 +19,7 @@ from gloam.errors import GloamError
 
 # 0001M2D3T1F1.jpg: person, modality, camera, tracklet, file.
 _NAME = re.compile(r"(\d+)M(\d+)D(\d+)T(\d+)F(.+)")
-_LIGHTS = {1: Modality.INFRARED, 2: Modality.VISIBLE}
+_MODALITIES = {1: Modality.INFRARED, 2: Modality.VISIBLE}
 # Counts of all tracklets; the class attribute `expected` holds those of at least 12 frames.
 _UNFILTERED = {
     "train_ids": 500,
@@ -89,11 +89,11 @@ HITSZ-VCM/
         query_rows = self._query_rows(self.split_file(f"{info}query_IDX.txt"), len(test))
         query = [record for row, record in enumerate(test) if row in query_rows]
         gallery = [record for row, record in enumerate(test) if row not in query_rows]
-        for part, records, light in (("query", query, Modality.INFRARED), ("gallery", gallery, Modality.VISIBLE)):
-            wrong = sum(record.modality is not light for record in records)
+        for part, records, modality in (("query", query, Modality.INFRARED), ("gallery", gallery, Modality.VISIBLE)):
+            wrong = sum(record.modality is not modality for record in records)
             if wrong:
                 raise GloamError(
-                    f"{self.root}: {wrong} of {len(records)} {part} tracklets are not {light.name.lower()}: "
+                    f"{self.root}: {wrong} of {len(records)} {part} tracklets are not {modality.name.lower()}: "
                     f"{info}query_IDX.txt does not belong to {info}track_test_info.txt. Unpack both again."
                 )
         if {r.pid for r in query} != {r.pid for r in gallery}:
@@ -128,14 +128,14 @@ HITSZ-VCM/
             if len(fields) != 5 or len(numbers) != 5:
                 raise GloamError(f"{path}, line {number}: {line[:80]!r} is not 'modality start end pid camera'.")
             modality, start, end, pid, cam = numbers
-            if modality not in _LIGHTS or not 1 <= start <= end <= len(names):
+            if modality not in _MODALITIES or not 1 <= start <= end <= len(names):
                 raise GloamError(
                     f"{path}, line {number}: {line!r} must have modality 1 or 2 and frames inside 1..{len(names)} "
                     f"({info}{part}_name.txt). The two files do not belong together."
                 )
             # start and end are 1-based and inclusive.
             frames = tuple(prefix + self._frame(name, path) for name in names[start - 1 : end])
-            records.append(Record(frames, pid, cam, _LIGHTS[modality], pid))
+            records.append(Record(frames, pid, cam, _MODALITIES[modality], pid))
         return records
 
     @staticmethod

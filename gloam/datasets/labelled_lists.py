@@ -21,7 +21,7 @@ def labelled_records(
 
     Args:
         lists: per modality, pairs (path, label).
-        camera: (path, light) -> camera number.
+        camera: (path, modality) -> camera number.
 
     Returns:
         records with ``pid`` = label and ``pid_raw`` = original id; original id -> label; remarks for the user.

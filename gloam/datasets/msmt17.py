@@ -28,6 +28,7 @@ class MSMT17(MarketStyle):
     name = "msmt17"
     title = "MSMT17"
     cameras = 15
+    numbers_test_ids_anew = True
     expected: ClassVar[Counts] = {
         "train_ids": 1_041,
         "train_records": 30_248,

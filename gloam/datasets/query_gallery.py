@@ -63,7 +63,7 @@ def fitting_protocols(
     if not has_match(query, gallery, rule):
         notice = ONE_CAMERA if has_match(query, gallery, "none") else NO_MATCH
         rule = "none"
-    words = [" and ".join(sorted(light.name.lower() for light in side)) for side in modalities]
+    words = [" and ".join(sorted(modality.name.lower() for modality in side)) for side in modalities]
     first = Protocol(
         f"{dataset}/{headline}", f"{words[0]} queries, {words[1]} gallery, camera rule {rule}", camera_rule=rule
     )

@@ -28,7 +28,7 @@ def raw_id(text: str) -> RawId:
 
 
 class Modality(enum.IntEnum):
-    """Light in which an image was taken. Numbers of other code bases are converted where files are read only."""
+    """What an image was made with. Numbers of other code bases are converted where files are read only."""
 
     VISIBLE = 0
     INFRARED = 1
@@ -147,7 +147,7 @@ class DatasetSplits:
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        """Lights that occur in the training records."""
+        """Modalities that occur in the training records."""
         return frozenset(r.modality for r in self.train)
 
     def counts(self) -> dict[str, int]:

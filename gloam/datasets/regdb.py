@@ -64,14 +64,14 @@ RegDB/
         self.folder("Thermal")
         trial = self.values["trial"]
 
-        def pairs(part: str, light: str) -> list[tuple[str, int]]:
-            return read_path_labels(self.split_file(f"idx/{part}_{light}_{trial}.txt", _CURE))
+        def pairs(part: str, word: str) -> list[tuple[str, int]]:
+            return read_path_labels(self.split_file(f"idx/{part}_{word}_{trial}.txt", _CURE))
 
         parts: dict[str, list[Record]] = {}
         maps: dict[str, dict[RawId, int]] = {}
         for part in ("train", "test"):
             lists = {Modality.VISIBLE: pairs(part, "visible"), Modality.INFRARED: pairs(part, "thermal")}
-            parts[part], maps[part], remarks = labelled_records(lists, camera=lambda _, light: int(light) + 1)
+            parts[part], maps[part], remarks = labelled_records(lists, camera=lambda _, modality: int(modality) + 1)
             self.remarks += [f"{part} lists of trial {trial}: {remark}" for remark in remarks]
         # Test ids are the original ones; equality is all that evaluation asks, so the list's labels are not needed.
         test = [dataclasses.replace(record, pid=int(record.pid_raw)) for record in parts["test"]]

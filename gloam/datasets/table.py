@@ -226,23 +226,23 @@ or a folder, with the option pattern (default {pid}/*):
         tracklets: dict[tuple[Any, ...], list[str]] = {}
         default = self.values["modality"]
         for place, (row, cam, word, is_known) in enumerate(zip(rows, cameras(rows), words, known, strict=True)):
-            light = MODALITY_WORDS.get((row["modality"] or default).lower())
-            if light is None:
+            modality = MODALITY_WORDS.get((row["modality"] or default).lower())
+            if modality is None:
                 hint = did_you_mean(row["modality"].lower(), MODALITY_WORDS)
                 raise row.error("modality", f"is no modality. {hint}")
             person = next(people) if is_known else (UNKNOWN, UNKNOWN)
             # Without a tracklet name every image stands alone.
             name = row["tracklet"]
-            tracklets.setdefault((word, *person, cam, light, name or None, None if name else place), []).append(
+            tracklets.setdefault((word, *person, cam, modality, name or None, None if name else place), []).append(
                 row["path"]
             )
         parts: dict[str, list[Record]] = {word: [] for word in SPLIT_WORDS.values()}
         unknown = 0
-        for (word, number, raw, cam, light, _, _), paths in tracklets.items():
+        for (word, number, raw, cam, modality, _, _), paths in tracklets.items():
             if not self._labelled and word in _UNNAMED:
                 number, unknown = unknown, unknown + 1
                 word = "train"
-            parts[word].append(Record(tuple(paths), number, cam, light, raw))
+            parts[word].append(Record(tuple(paths), number, cam, modality, raw))
         return parts, {raw: number for number, raw in named}
 
 

@@ -42,7 +42,7 @@ class WeakLabels:
 
     def true_labels(self, records: Iterable[Record]) -> NDArray[np.int64]:
         """``(N,)`` true training labels of shuffled training records, for diagnostics."""
-        tables = {light: self.truth(light) for light in Modality}
+        tables = {modality: self.truth(modality) for modality in Modality}
         return np.asarray([tables[record.modality][record.pid] for record in records], dtype=np.int64)
 
     def apply(self, splits: DatasetSplits) -> DatasetSplits:
@@ -52,15 +52,16 @@ class WeakLabels:
             GloamError: the training identities are not those of the saved permutations.
         """
         shuffled = {}
-        for light in Modality:
-            table = self.truth(light)
-            found = sorted({record.pid for record in splits.train if record.modality is light})
+        for modality in Modality:
+            table = self.truth(modality)
+            found = sorted({record.pid for record in splits.train if record.modality is modality})
             if found != sorted(table.tolist()):
                 raise GloamError(
-                    f"The saved label permutation covers {len(table)} {light.name.lower()} identities, {splits.name} "
-                    f"has {len(found)} (or others). Load the same dataset with the same options as in the saved run."
+                    f"The saved label permutation covers {len(table)} {modality.name.lower()} identities, "
+                    f"{splits.name} has {len(found)} (or others). "
+                    "Load the same dataset with the same options as in the saved run."
                 )
-            shuffled[light] = {int(true): label for label, true in enumerate(table)}
+            shuffled[modality] = {int(true): label for label, true in enumerate(table)}
         train = []
         for record in splits.train:
             label = shuffled[record.modality][record.pid]
@@ -83,7 +84,7 @@ class WeakLabels:
             GloamError: values that no ``to_dict`` wrote.
         """
         try:
-            tables = {light: tuple(int(label) for label in values[light]) for light in ("visible", "infrared")}
+            tables = {word: tuple(int(label) for label in values[word]) for word in ("visible", "infrared")}
             seed = int(values["seed"])
         except (KeyError, TypeError, ValueError) as error:
             raise GloamError(f"The saved label permutation is damaged ({error!r}). Restore the run's files.") from error
@@ -129,10 +130,10 @@ def shuffle_labels_per_modality(splits: DatasetSplits, seed: int) -> tuple[Datas
         raise GloamError(f"{splits.name} does not say who is in its training images: there are no labels to make weak.")
     generator = random.Random(seed)
     tables = []
-    for light in (Modality.VISIBLE, Modality.INFRARED):
-        true = sorted({record.pid for record in splits.train if record.modality is light})
+    for modality in (Modality.VISIBLE, Modality.INFRARED):
+        true = sorted({record.pid for record in splits.train if record.modality is modality})
         if not true:
-            raise GloamError(f"{splits.name} has no {light.name.lower()} training images: nothing to make weak.")
+            raise GloamError(f"{splits.name} has no {modality.name.lower()} training images: nothing to make weak.")
         generator.shuffle(true)
         tables.append(tuple(true))
     weak = WeakLabels(seed, tables[0], tables[1])

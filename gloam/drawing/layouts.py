@@ -145,9 +145,9 @@ def _regdb(sizes: Sizes) -> Plan:
         # Half of the people train, as published; labels are local to the trial and the part.
         half = min(max(2, sizes.ids // 2), sizes.ids - 2)
         for part, group in (("train", pids[:half]), ("test", pids[half:])):
-            for light in ("Visible", "Thermal"):
-                lines = [f"{name} {label}" for label, pid in enumerate(group) for name in files[pid, light]]
-                plan.texts[f"idx/{part}_{light.lower()}_{trial}.txt"] = _lines(lines)
+            for modality in ("Visible", "Thermal"):
+                lines = [f"{name} {label}" for label, pid in enumerate(group) for name in files[pid, modality]]
+                plan.texts[f"idx/{part}_{modality.lower()}_{trial}.txt"] = _lines(lines)
     return plan
 
 
@@ -159,16 +159,16 @@ def _llcm(sizes: Sizes) -> Plan:
         for label, pid in enumerate(pids):
             cams = _seen_by(sizes, pid, (1, 2, 4, 5, 6, 7, 8, 9), 2, 4)
             rng = private("days", sizes.seed, pid)
-            for light, infrared in (("vis", False), ("nir", True)):
+            for modality, infrared in (("vis", False), ("nir", True)):
                 # Camera 3 has no infrared images, as in the released lists.
                 extra = [3] if not infrared and rng.random() < 0.4 else []
                 for cam in sorted(cams + extra):
-                    folder = f"{light}/{pid:04d}" if part == "train" else f"test_{light}/cam{cam}/{pid:04d}"
+                    folder = f"{modality}/{pid:04d}" if part == "train" else f"test_{modality}/cam{cam}/{pid:04d}"
                     sequence, frame = rng.randrange(100_000, 240_000), rng.randrange(1, 8000)
                     for index in range(sizes.images):
-                        name = f"{pid:04d}_c{cam:02d}_s{sequence}_f{frame + 5 * index}_{light}.jpg"
+                        name = f"{pid:04d}_c{cam:02d}_s{sequence}_f{frame + 5 * index}_{modality}.jpg"
                         plan.shots.append(Shot(f"{folder}/{name}", pid, cam, infrared, index, dim=True))
-                        lists[f"{part}_{light}"].append(f"{folder}/{name} {label}")
+                        lists[f"{part}_{modality}"].append(f"{folder}/{name} {label}")
     plan.texts |= {f"idx/{name}.txt": _lines(lines) for name, lines in lists.items()}
     plan.texts["idx/test_id.txt"] = ",".join(map(str, test)) + "\n"
     return plan
@@ -189,7 +189,7 @@ def _hitsz_vcm(sizes: Sizes) -> Plan:
                     for track in range(1, sizes.images + 1):
                         start = len(names) + 1
                         for frame in range(_length(sizes, pid, cam, modality, track, least=12)):
-                            # File numbers run on over the tracklets of a (person, light, camera).
+                            # File numbers run on over the tracklets of a (person, modality, camera).
                             file += 1
                             names.append(f"{pid:04d}M{modality}D{cam}T{track}F{file}.jpg")
                             path = f"{part.capitalize()}/{pid:04d}/{folder}/D{cam}/{file}.jpg"
@@ -227,20 +227,20 @@ def _bupt_campus(sizes: Sizes) -> Plan:
                     start = private("start", sizes.seed, pid, cam, track).randrange(1, 9000)
                     length = _length(sizes, pid, cam, 0, track)
                     name = _BUPT_CAMERAS[cam]
-                    for light in ("IR", "RGB"):
+                    for word in ("IR", "RGB"):
                         paths = [
-                            f"{pid}/{light}/{name}/{pid}_{light}_{name}_{track}_{start + 2 * frame}.jpg"
+                            f"{pid}/{word}/{name}/{pid}_{word}_{name}_{track}_{start + 2 * frame}.jpg"
                             for frame in range(length)
                         ]
-                        frames.setdefault(str(pid), {}).setdefault(light, {}).setdefault(name, {})[str(track)] = paths
+                        frames.setdefault(str(pid), {}).setdefault(word, {}).setdefault(name, {})[str(track)] = paths
                         plan.shots += [
-                            Shot(f"DATA/{path}", pid, cam, light == "IR", track, frame, aligned=True)
+                            Shot(f"DATA/{path}", pid, cam, word == "IR", track, frame, aligned=True)
                             for frame, path in enumerate(paths)
                         ]
                         tracklets += 1
                         if part == "test":
-                            side = "query" if (cam, track, light) == asked else "gallery"
-                            lists[side].append(f"{pid} {light} {name} {track}")
+                            side = "query" if (cam, track, word) == asked else "gallery"
+                            lists[side].append(f"{pid} {word} {name} {track}")
                     if part != "test":
                         lists[part].append(f"{pid} RGB/IR {name} {track}")
     plan.texts["data_paths.json"] = json.dumps(frames, indent=1) + "\n"

@@ -51,7 +51,7 @@ class Shot:
         number: person in the world of the seed (not the id on disk).
         camera: number of the camera.
         infrared: modality.
-        index: image or tracklet of this (person, camera, light).
+        index: image or tracklet of this (person, camera, modality).
         frame: frame of a tracklet, None for a single image.
         aligned: both modalities show the same moment.
         junk: a bad detection: far off the person.
@@ -94,8 +94,8 @@ def draw_image(seed: int, shot: Shot, height: int, width: int) -> Pixels:
 
 
 def _pose(seed: int, shot: Shot, who: Person) -> Pose:
-    light = "both" if shot.aligned else shot.infrared
-    rng = private("pose", seed, shot.number, shot.camera, light, shot.index, shot.junk)
+    modality = "both" if shot.aligned else shot.infrared
+    rng = private("pose", seed, shot.number, shot.camera, modality, shot.index, shot.junk)
     yaw = math.radians(rng.choice((0, 90, 180, 270)) + rng.gauss(0, 17))
     phase = rng.random() * math.tau
     scale = 0.93 * who.stature * rng.uniform(0.93, 1.06)
@@ -108,7 +108,7 @@ def _pose(seed: int, shot: Shot, who: Person) -> Pose:
     if shot.junk:
         scale, x, y = scale * rng.uniform(0.5, 2.2), rng.choice((-0.22, 0.22)), rng.uniform(-0.4, 0.4)
     if shot.frame is not None:
-        step = private("frame", seed, shot.number, shot.camera, light, shot.index, shot.frame)
+        step = private("frame", seed, shot.number, shot.camera, modality, shot.index, shot.frame)
         drift = rng.uniform(-0.006, 0.006)
         phase += shot.frame * who.cadence
         yaw += shot.frame * rng.gauss(0, 0.01)

@@ -19,7 +19,9 @@ from gloam.atomic import write_text
 from gloam.datasets.records import DatasetSplits, Protocol, Record
 from gloam.errors import GloamError, did_you_mean
 from gloam.evaluation.protocols import find_protocols, select, trials
+from gloam.evaluation.query_scores import QueryScores, join
 from gloam.evaluation.ranking_plan import RankingPlan
+from gloam.evaluation.results_file import QueryTable, ResultsFile, digest, read_results_file
 from gloam.search.arrays import as_features
 from gloam.search.distances import Metric, distance_blocks
 
@@ -37,10 +39,12 @@ class Results:
     Attributes:
         trials: protocol name -> list of ``RankingMetrics.to_dict()``.
         notes: how the scores came about (selection rule, re-ranking).
+        queries: what every query scored, where that is known; read from a file only when asked for.
     """
 
     trials: dict[str, list[dict[str, float]]]
     notes: dict[str, str] = field(default_factory=dict)
+    queries: QueryScores | None = field(default=None, compare=False, repr=False)
 
     def __repr__(self) -> str:
         """The first protocols, below five lines."""
@@ -95,8 +99,18 @@ class Results:
         return {"notes": self.notes, "protocols": protocols}
 
     def to_json(self, path: str | Path) -> None:
-        """Write :meth:`to_dict`, atomically."""
-        write_text(path, json.dumps(self.to_dict(), indent=2))
+        """Write the scores (form: ``docs/results.schema.json``), and the queries' as Parquet beside; each atomically.
+
+        The table is written first and named with its digest, so results never stand beside another run's queries.
+        """
+        place = Path(path)
+        table = None
+        if self.queries is not None:
+            beside = place.with_suffix(".parquet")
+            self.queries.save(beside)
+            table = QueryTable(file=beside.name, rows=len(self.queries), sha256=digest(beside))
+        content = ResultsFile.model_validate({**self.to_dict(), "queries": table})
+        write_text(place, json.dumps(content.model_dump(mode="json", exclude_none=True), indent=2))
 
     def to_csv(self, path: str | Path) -> None:
         """One row per protocol and trial, then a mean and a std row, as fractions; atomically."""
@@ -111,19 +125,33 @@ class Results:
         write_text(path, text.getvalue())
 
     @classmethod
-    def load(cls, path: str | Path) -> Results:
-        """Read what :meth:`to_json` wrote.
+    def load(cls, path: str | Path, *, queries: bool = False) -> Results:
+        """Read what :meth:`to_json` wrote, now or with an earlier gloam.
+
+        Args:
+            path: the JSON file.
+            queries: read the queries' scores too.
 
         Raises:
-            GloamError: no such file, or another kind of file.
+            GloamError: no such file, another kind of file, or, where they are asked for, no queries' scores.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls({name: value["trials"] for name, value in content["protocols"].items()}, content["notes"])
-        except OSError as error:
-            raise GloamError(f"Cannot read results from {path}: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GloamError(f"{path} holds no evaluation results. Give a results.json or evaluation.json.") from error
+        place = Path(path)
+        content = read_results_file(place)
+        trials = {
+            name: [row.model_dump(exclude_none=True) for row in scores.trials]
+            for name, scores in content.protocols.items()
+        }
+        table = None
+        if queries:
+            if content.queries is None:
+                raise GloamError(
+                    f"{path} has no scores of single queries (of an earlier gloam). gloam evaluate RUN writes them."
+                )
+            beside = place.parent / Path(content.queries.file).name
+            table = QueryScores.load(beside)
+            if digest(beside) != content.queries.sha256:
+                raise GloamError(f"{beside} is not the table that {path} was written with. Run gloam evaluate again.")
+        return cls(trials, content.notes, table)
 
 
 def evaluate(
@@ -176,10 +204,14 @@ def evaluate(
             for job in group:
                 _rank_again(job, query, _rows(features[gallery_side], job.gallery), metric, options)
     scores: dict[str, list[dict[str, float]]] = {}
+    single: list[QueryScores] = []
     for job in jobs:
-        scores.setdefault(job.protocol.name, []).append(job.finished().metrics(max_rank).to_dict())
+        rows = scores.setdefault(job.protocol.name, [])
+        records = getattr(splits, job.sides[0])
+        single.append(QueryScores.of_plan(job.finished(), job.protocol.name, len(rows), job.queries, records))
+        rows.append(job.finished().metrics(max_rank).to_dict())
     notes = {} if options is None else {"re-ranking": ", ".join(f"{key} {value}" for key, value in options.items())}
-    return Results(scores, notes)
+    return Results(scores, notes, join(single))
 
 
 def combine(results: Sequence[Results]) -> Results:
@@ -191,18 +223,21 @@ def combine(results: Sequence[Results]) -> Results:
     if not results:
         raise GloamError("There are no results to combine.")
     joined: dict[str, list[dict[str, float]]] = {}
+    single: list[QueryScores] = []
     for result in results:
         if set(result.trials) != set(results[0].trials):
             raise GloamError(
                 f"Results of {', '.join(results[0].trials)} cannot be averaged with results of "
                 f"{', '.join(result.trials)}. Evaluate every model with the same protocols."
             )
+        if result.queries is not None:
+            single.append(result.queries.later({name: len(joined.get(name, ())) for name in result.trials}))
         for name, rows in result.trials.items():
             joined.setdefault(name, []).extend(rows)
     notes = dict(results[0].notes)
     if len(results) > 1:
         notes["models"] = str(len(results))
-    return Results(joined, notes)
+    return Results(joined, notes, join(single) if len(single) == len(results) else None)
 
 
 @dataclass

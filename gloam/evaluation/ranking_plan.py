@@ -151,6 +151,21 @@ class RankingPlan:
             hidden = np.zeros(len(self.gallery_pids), dtype=np.bool_)
         return np.asarray(~hidden)
 
+    def match_counts(self) -> NDArray[np.int64]:
+        """``(Q,)``: gallery entries of the query's id that the camera rule leaves; 0 for queries without a match."""
+        cams, cam_codes = np.unique(self.gallery_cams, return_inverse=True)
+        table = np.zeros((len(self.known), len(cams)), dtype=np.int64)
+        np.add.at(table, (self._gallery_codes, cam_codes.reshape(-1)), 1)
+        counts: NDArray[np.int64] = np.where(self._query_codes >= 0, table.sum(axis=1)[self._query_codes], 0)
+        if self.camera_rule == "none":
+            return counts
+        hidden_cam = self.query_cams
+        if self.camera_rule == "sysu":
+            hidden_cam = np.where(self.query_cams == _SYSU_QUERY_CAM, _SYSU_HIDDEN_CAM, cams[0] - 1)
+        place = np.minimum(np.searchsorted(cams, hidden_cam), len(cams) - 1)
+        hides = (cams[place] == hidden_cam) & (self._query_codes >= 0)
+        return np.asarray(counts - np.where(hides, table[self._query_codes, place], 0))
+
     def _check_lengths(self) -> None:
         for pids, cams, name in (
             (self.query_pids, self.query_cams, "query"),

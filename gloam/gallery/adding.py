@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gloam.datasets.folder_pattern import compile_pattern
 from gloam.datasets.records import DatasetSplits, Modality, Record
@@ -21,6 +19,7 @@ from gloam.gallery.contract import Catalogue
 from gloam.gallery.engines.contract import VectorIndex
 from gloam.gallery.rows import Row, plain
 from gloam.gallery.tables import modality_number, read_table, rows_of_table
+from gloam.gallery.thumbnails import thumbnail
 from gloam.inference.features import Features
 from gloam.inference.model import Model
 from gloam.inference.sources import ArrayStore, find_records, open_records
@@ -28,7 +27,6 @@ from gloam.progress import progress_bar
 
 FEATURE_BATCH = 5000  # rows per transaction
 _IMAGE_BATCH, _CLIP_BATCH = 512, 16
-_THUMBNAIL = (64, 128)  # width, height in pixels
 _TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -308,15 +306,6 @@ def _named(
             row = row._replace(tracklet=key)
         # Stems route by modality: the record must say what the row says.
         yield row, Record(record.paths, record.pid, row.camera, Modality(row.modality), record.pid_raw)
-
-
-def thumbnail(pixels: NDArray[np.uint8], quality: int = 75) -> bytes:
-    """A small WebP of ``(3, H, W)`` uint8."""
-    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    image.thumbnail(_THUMBNAIL)
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=quality)
-    return out.getvalue()
 
 
 def _file_digest(root: Path, paths: Sequence[str]) -> bytes | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
+from gloam.gallery.confidence import chance
 from gloam.gallery.disk import make_private
+from gloam.gallery.page import hits_page
 from gloam.gallery.rows import MODALITIES, Row, plain, time_text
+from gloam.gallery.thumbnails import thumbnail_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,9 @@ class Hit:
         members: keys of the group's rows, best first; otherwise the row's own.
         distance: re-ranked distance, smaller is nearer; None: not re-ranked.
         marked: ``like`` or ``unlike`` if the user marked it.
+        probability: that this row (of a group: its best) shows the one who is asked for, judged by this one comparison;
+            None: no prior was given, or nothing was measured for such scores.
+        prior: the probability before the comparison that it rests on.
     """
 
     score: float
@@ -41,6 +45,8 @@ class Hit:
     members: tuple[str, ...] = ()
     distance: float | None = None
     marked: str = ""
+    probability: float | None = None
+    prior: float | None = None
 
     @property
     def key(self) -> str:
@@ -52,6 +58,8 @@ class Hit:
         row = self.row
         return {
             "score": round(self.score, 6),
+            "probability": None if self.probability is None else round(self.probability, 6),
+            "prior": None if self.probability is None else self.prior,
             "distance": None if self.distance is None else round(self.distance, 6),
             "key": row.key,
             "camera": row.camera,
@@ -80,6 +88,7 @@ class Hits:
         exact: whether every matching row was compared.
         again: searches once more with further marks; see :meth:`more_like`.
         thumbnails: stored thumbnails by key.
+        asked: small images (WebP) of what was searched for, as far as there are any.
     """
 
     hits: tuple[Hit, ...]
@@ -87,6 +96,7 @@ class Hits:
     exact: bool
     again: Callable[[Sequence[str], Sequence[str]], Hits] = field(repr=False)
     thumbnails: Callable[[Sequence[str]], dict[str, bytes]] = field(repr=False)
+    asked: Callable[[], list[bytes]] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -128,7 +138,7 @@ class Hits:
         return table
 
     def save(self, path: str | Path) -> Path:
-        """Write ``.html`` (one file, with thumbnails, without scripts), ``.csv`` or ``.json``.
+        """Write ``.html`` (one file with small images, without scripts), ``.csv`` or ``.json``.
 
         Raises:
             GloamError: another suffix.
@@ -150,28 +160,17 @@ class Hits:
 
     def _html(self) -> str:
         images = self.thumbnails(self.keys)
-        cards = []
-        for rank, hit in enumerate(self.hits, start=1):
-            image = images.get(hit.key)
-            source = "" if image is None else f"data:image/webp;base64,{base64.b64encode(image).decode()}"
-            picture = f'<img src="{source}" alt="">' if source else '<div class="none">no thumbnail</div>'
-            facts = [
-                f"camera {hit.row.camera}, {MODALITIES[hit.row.modality]}",
-                time_text(hit.row.time),
-                f"tracklet {hit.row.tracklet}" if hit.row.tracklet else "",
-                f"person {hit.row.person}" if hit.row.person else "",
-                hit.marked,
-            ]
-            lines = "".join(f"<div>{html.escape(plain(fact))}</div>" for fact in facts if fact)
-            cards.append(
-                f"<li>{picture}<b>{rank}. {hit.score:.3f}</b><code>{html.escape(plain(hit.key))}</code>{lines}</li>"
-            )
-        notes = "".join(f"<p>{html.escape(plain(note))}</p>" for note in self.notes)
-        return _PAGE.replace("NOTES", notes).replace("CARDS", "\n".join(cards))
+        for hit in self.hits:
+            # Without stored thumbnails the files are looked at, where they are still there.
+            if hit.key not in images and (image := thumbnail_of(hit.row)) is not None:
+                images[hit.key] = image
+        return hits_page(self.hits, images, self.asked(), self.notes)
 
     def __repr__(self) -> str:
         lines = [
             f"{rank:>3}  {hit.score:.3f}  {plain(hit.key)}  camera {hit.row.camera}  {MODALITIES[hit.row.modality]}"
+            + (f"  person {plain(hit.row.person)}" if hit.row.person else "")
+            + (f"  {chance(hit.probability, hit.prior)}" if hit.probability is not None else "")
             for rank, hit in enumerate(self.hits, start=1)
         ]
         return "\n".join([*(lines or ["nothing found"]), *self.notes])
@@ -190,19 +189,3 @@ def _several(keys: str | Sequence[str]) -> tuple[str, ...]:
 def _cell(value: Any) -> Any:
     """A text that no spreadsheet takes for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>hits</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>
-body{font:14px sans-serif;margin:2em} ol{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:12px}
-li{width:150px;border:1px solid #ccc;padding:8px;overflow-wrap:anywhere} img,.none{width:100%;height:auto;display:block}
-.none{color:#888;padding:3em 0;text-align:center;background:#f4f4f4} code{display:block;font-size:12px}
-</style></head><body>
-<p>This page shows images of people. Keep it to those who need it, and delete it afterwards.</p>
-NOTES
-<ol>
-CARDS
-</ol></body></html>
-"""

@@ -12,12 +12,15 @@ from gloam.errors import GloamError
 from gloam.gallery.contract import Catalogue
 from gloam.gallery.engines.contract import Float, VectorIndex
 from gloam.gallery.rows import plain
+from gloam.gallery.tables import modality_number
+from gloam.gallery.thumbnails import thumbnail
 from gloam.gallery.where import Where
 
 if TYPE_CHECKING:
     from gloam.inference.model import Model
 
 TRACKLET = "tracklet:"
+SHOWN = 8  # images of a query that a page of hits shows
 _ALIKE = 0.5  # cosine of a query with the mean of all, below which they hardly show one person
 
 
@@ -28,11 +31,17 @@ class Query(NamedTuple):
         vector: ``(D,)`` of unit length.
         keys: stored rows that it was made from: they leave the gallery before anything is ranked.
         notes: what the user should know.
+        images: small WebP copies of the first query images.
+        modality: of the images (or tracklets) that it was made of; None: of both.
+        size: how many these were.
     """
 
     vector: Float
     keys: tuple[str, ...]
     notes: tuple[str, ...]
+    images: tuple[bytes, ...] = ()
+    modality: int | None = None
+    size: int = 1
 
 
 def read_query(
@@ -61,19 +70,24 @@ def read_query(
     parts: list[Float] = []
     keys: list[str] = []
     images: list[Any] = []
+    shown: tuple[bytes, ...] = ()
+    kinds: set[int] = set()
     stored = catalogue.rows([item for item in items if isinstance(item, str)])
     for item in items:
         if _is_features(item):
             catalogue.space.require(item.fingerprint, "the features of the query")
             parts.append(item.numpy())
+            kinds |= set(item.modalities.tolist())
         elif isinstance(item, str) and item in stored:
             keys.append(item)
+            kinds.add(stored[item].modality)
         elif isinstance(item, str) and item.startswith(TRACKLET):
             name = item.removeprefix(TRACKLET)
-            members = [row.key for block in catalogue.scan(Where(tracklets=(name,))) for row in block]
+            members = [row for block in catalogue.scan(Where(tracklets=(name,))) for row in block]
             if not members:
                 raise GloamError(f"The gallery has no tracklet {plain(name)!r}.")
-            keys += members
+            keys += [row.key for row in members]
+            kinds |= {row.modality for row in members}
         elif isinstance(item, str | Path) and not Path(item).is_file():
             raise GloamError(f"{plain(item)!r} is neither a key of the gallery nor an image file.")
         else:
@@ -82,7 +96,9 @@ def read_query(
     if keys:
         parts.append(index.vectors(keys))
     if images:
-        parts.append(_embed(images, load_model(), catalogue, modality))
+        embedded, shown = _embed(images, load_model(), catalogue, modality)
+        parts.append(embedded)
+        kinds.add(modality_number(modality))
     vectors = np.concatenate(parts)
     if not len(vectors):
         raise GloamError("The features of the query have no rows.")
@@ -91,7 +107,7 @@ def read_query(
     worst = float((vectors @ mean).min() / max(float(np.linalg.norm(vectors, axis=1).max()), 1e-12))
     if len(vectors) > 1 and worst < _ALIKE:
         notes = (f"the {len(vectors)} queries differ much (cosine with their mean down to {worst:.2f}): one person?",)
-    return Query(mean, tuple(keys), notes)
+    return Query(mean, tuple(keys), notes, shown, kinds.pop() if len(kinds) == 1 else None, len(vectors))
 
 
 def _is_features(item: Any) -> bool:
@@ -138,18 +154,21 @@ def expand(vector: Float, neighbours: Float, alpha: float = 3.0) -> Float:
     return unit(vector + weights @ neighbours)
 
 
-def _embed(images: Sequence[Any], model: Model, catalogue: Catalogue, modality: str) -> Float:
+def _embed(images: Sequence[Any], model: Model, catalogue: Catalogue, modality: str) -> tuple[Float, tuple[bytes, ...]]:
+    """Features of query images, and small copies of the first ones."""
     from gloam.inference.sources import open_source
 
     catalogue.space.require(model.fingerprint, "the query images")
     # No cache of decoded images: what is searched for leaves no trace on the disk.
     config = model.recipe.data.model_copy(update={"cache": "off", "on_bad_image": "fail"})
     kinds: Any = modality
-    parts = []
+    parts, shown = [], list[bytes]()
     for group in _kinds(images):
         records, store = open_source(group, config, modality=kinds, progress=False)
         parts.append(model.embed_records(records, store, workers=0).numpy())
-    return np.concatenate(parts)
+        firsts = np.cumsum([0, *(len(record.paths) for record in records[:-1])])[: SHOWN - len(shown)]
+        shown += [thumbnail(image) for image in store.read(firsts)]
+    return np.concatenate(parts), tuple(shown)
 
 
 def _kinds(images: Sequence[Any]) -> list[list[Any]]:

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gloam.errors import GloamError
+from gloam.gallery.confidence import Judge, judge
 from gloam.gallery.contract import Catalogue
 from gloam.gallery.engines.contract import Float, VectorIndex, exact_scores
 from gloam.gallery.hits import Hit, Hits
-from gloam.gallery.query import Query, expand, feedback
-from gloam.gallery.rows import Row, plain
+from gloam.gallery.query import SHOWN, Query, expand, feedback
+from gloam.gallery.rows import MODALITIES, Row, plain
+from gloam.gallery.thumbnails import thumbnail_of
 from gloam.gallery.where import Where
 
 Group = Literal["tracklet", "person"]
@@ -33,11 +35,14 @@ class Ask:
         group: one hit per tracklet or person.
         group_score: score of a group: of its best row, or the mean of its best ``group_top``.
         group_top: see there; a smaller group takes the mean of all.
-        rerank: re-rank so many of the best by k-reciprocal neighbours; 0: do not.
+        rerank: re-rank so many of the best by k-reciprocal neighbours; 0: do not. Groups then come in the order of
+            their first rows.
         expand: mean the query with so many neighbours first; 0: do not.
         like: keys of rows that show the person.
         unlike: keys of rows that do not.
         exact: compare every row.
+        fmr: only what keeps this false match rate; None: everything.
+        prior: probability that a row shows the one who is asked for, before they are compared; None: no probabilities.
     """
 
     top: int = 20
@@ -50,6 +55,8 @@ class Ask:
     like: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
     exact: bool = False
+    fmr: float | None = None
+    prior: float | None = None
 
     def check(self) -> None:
         """Raises GloamError for options out of range or that exclude each other."""
@@ -61,10 +68,15 @@ class Ask:
             raise GloamError(f"Rows can be grouped by tracklet or person, not by {plain(self.group)!r}.")
         if self.group_score not in ("best", "mean"):
             raise GloamError(f"A group's score is best or mean, not {plain(self.group_score)!r}.")
-        if self.group and self.rerank:
-            raise GloamError("Groups are ranked by scores, re-ranking by distances: give one of group and rerank.")
+        if self.group and self.rerank and self.group_score == "mean":
+            raise GloamError("Re-ranked groups come in the order of their best rows: leave out --group-score mean.")
+        if self.fmr is not None and self.rerank:
+            raise GloamError("Re-ranked distances have no false match rate: give one of --fmr and --rerank.")
         if both := set(self.like) & set(self.unlike):
             raise GloamError(f"{plain(min(both))!r} is marked as like and as unlike.")
+
+
+Entry = tuple[str, float, "float | None", "str | None", tuple[str, ...]]  # key, score, distance, group, members
 
 
 @dataclass
@@ -108,23 +120,87 @@ def find(query: Query, ask: Ask, catalogue: Catalogue, index: VectorIndex, *, no
             f"feedback: {came} of {len(after[0])} rows are new, {went} fell below rank {ask.top}; none is hidden, "
             "marked rows stay in the list"
         )
-    found = _grouped(vector, ask, search, catalogue, index) if ask.group else _ranked(vector, ask, search, index)
+    judged = judge(catalogue.space, ask, modality=query.modality, count=query.size)
+    if ask.fmr is None:
+        found = _found(vector, ask, search, catalogue, index)
+    else:
+        found, said = _matches(vector, ask, ask.fmr, judged, search, catalogue, index)
+        told.append(said)
     rows = catalogue.rows([entry[0] for entry in found])
     marks = {**dict.fromkeys(ask.like, "like"), **dict.fromkeys(ask.unlike, "unlike")}
     hits = tuple(
-        Hit(score, rows[key], group, members, distance, marks.get(key, ""))
+        Hit(
+            score,
+            rows[key],
+            group,
+            members,
+            distance,
+            marks.get(key, ""),
+            judged.probability(score, rows[key].modality),
+            ask.prior,
+        )
         for key, score, distance, group, members in found
         if key in rows  # erased between the two reads
     )
+    if ask.rerank:
+        told.append(f"the best {ask.rerank} are in the order of their re-ranked distances, the others of their scores")
     told.append(_how(search.exact, catalogue))
-    told.append("uncalibrated: scores are cosines, no probabilities" if catalogue.space.calibration is None else "")
+    told += judged.notes(sorted({hit.row.modality for hit in hits}))
 
     def again(like: Sequence[str], unlike: Sequence[str]) -> Hits:
         liked = tuple(dict.fromkeys((*(key for key in ask.like if key not in unlike), *like)))
         unliked = tuple(dict.fromkeys((*(key for key in ask.unlike if key not in like), *unlike)))
         return find(query, replace(ask, like=liked, unlike=unliked), catalogue, index, notes=notes)
 
-    return Hits(hits, tuple(note for note in (*notes, *told) if note), search.exact, again, catalogue.thumbnails)
+    def asked() -> list[bytes]:
+        stored = catalogue.thumbnails(query.keys[:SHOWN])
+        known = [row for key, row in catalogue.rows(query.keys[:SHOWN]).items() if key not in stored]
+        found = [*query.images, *stored.values(), *(image for row in known if (image := thumbnail_of(row)) is not None)]
+        return found[:SHOWN]
+
+    every = tuple(note for note in (*notes, *told) if note)
+    return Hits(hits, every, search.exact, again, catalogue.thumbnails, asked)
+
+
+def _matches(
+    vector: Float, ask: Ask, fmr: float, judged: Judge, search: _Searcher, catalogue: Catalogue, index: VectorIndex
+) -> tuple[list[Entry], str]:
+    """Rows (or groups, by their best row) that reach the threshold of their modality, and a sentence about it.
+
+    Each modality is searched for itself: rows of the one that are below their threshold would else take the places of
+    rows of the other that are above theirs.
+    """
+    only = ask.where.modality_number
+    parts = {kind: replace(ask.where, modality=word) for kind, word in MODALITIES.items() if only in (None, kind)}
+    counts = {kind: count for kind, where in parts.items() if (count := index.count(where))}
+    thresholds = judged.thresholds(fmr, counts)
+    found: dict[tuple[str, str], Entry] = {}
+    for kind, threshold in thresholds.items():
+        part = replace(ask, where=parts[kind])
+        searcher = _Searcher(index, part, search.without)
+        for entry in _found(vector, part, searcher, catalogue, index):
+            if entry[1] < threshold:
+                continue
+            name = ("alone", entry[0]) if entry[3] is None else ("group", entry[3])
+            # A person may be seen in both modalities: one group, by its best row.
+            first, second = sorted((entry, found.get(name, entry)), key=lambda one: (-one[1], one[0]))
+            members = first[4] if first is second else first[4] + second[4]
+            found[name] = (*first[:4], members)
+        search.exact &= searcher.exact
+    entries = sorted(found.values(), key=lambda entry: (-entry[1], entry[0]))[: ask.top]
+    least = ", ".join(f"{threshold:.3f} ({judged.pair(kind)})" for kind, threshold in thresholds.items())
+    strangers = fmr * sum(counts.values())
+    note = (
+        f"false match rate {fmr:g}: scores from {least} on; among {sum(counts.values()):,} rows of other people about "
+        f"{strangers:,.{0 if strangers >= 10 else 1}f} reach that by chance"
+    )
+    return entries, note if thresholds else ""
+
+
+def _found(vector: Float, ask: Ask, search: _Searcher, catalogue: Catalogue, index: VectorIndex) -> list[Entry]:
+    if ask.group:
+        return (_grouped_in_order if ask.rerank else _grouped)(vector, ask, search, catalogue, index)
+    return _ranked(vector, ask, search, index)
 
 
 def _how(exact: bool, catalogue: Catalogue) -> str:
@@ -139,20 +215,44 @@ def _how(exact: bool, catalogue: Catalogue) -> str:
     )
 
 
-Entry = tuple[str, float, "float | None", "str | None", tuple[str, ...]]  # key, score, distance, group, members
-
-
 def _ranked(vector: Float, ask: Ask, search: _Searcher, index: VectorIndex) -> list[Entry]:
-    (keys,), (scores,) = search(vector[None], max(ask.top, ask.rerank))
+    rows = _ordered(vector, ask.top, ask, search, index)
+    return [(key, score, distance, None, (key,)) for key, score, distance in rows[: ask.top]]
+
+
+def _ordered(
+    vector: Float, count: int, ask: Ask, search: _Searcher, index: VectorIndex
+) -> list[tuple[str, float, float | None]]:
+    """Keys, scores and re-ranked distances of the best ``count`` rows, or of all that are re-ranked."""
+    (keys,), (scores,) = search(vector[None], max(count, ask.rerank))
     distances: list[float | None] = [None] * len(keys)
     if ask.rerank and keys:
-        count = min(ask.rerank, len(keys))
-        order, reranked = _rerank(vector, keys[:count], search, index)
-        keys = [keys[place] for place in order] + keys[count:]
-        scores = np.concatenate([scores[:count][order], scores[count:]])
-        distances[:count] = [float(reranked[place]) for place in order]
-    places = range(min(ask.top, len(keys)))
-    return [(keys[place], float(scores[place]), distances[place], None, (keys[place],)) for place in places]
+        first = min(ask.rerank, len(keys))
+        order, reranked = _rerank(vector, keys[:first], search, index)
+        keys = [keys[place] for place in order] + keys[first:]
+        scores = np.concatenate([scores[:first][order], scores[first:]])
+        distances[:first] = [float(reranked[place]) for place in order]
+    return list(zip(keys, scores.tolist(), distances, strict=True))
+
+
+def _grouped_in_order(
+    vector: Float, ask: Ask, search: _Searcher, catalogue: Catalogue, index: VectorIndex
+) -> list[Entry]:
+    """Groups in the order of their first rows after re-ranking; more rows are fetched until there are enough groups."""
+    wanted = max(4 * ask.top, ask.rerank)
+    while True:
+        found = _ordered(vector, wanted, ask, search, index)
+        rows = catalogue.rows([key for key, _, _ in found])
+        groups: dict[tuple[str, str], list[tuple[str, float, float | None]]] = {}
+        for entry in found:
+            if entry[0] in rows:
+                groups.setdefault(_group_of(rows[entry[0]], ask.group), []).append(entry)
+        if len(groups) >= ask.top or len(found) < wanted:
+            return [
+                (*members[0], name if kind == "group" else None, tuple(key for key, _, _ in members))
+                for (kind, name), members in list(groups.items())[: ask.top]
+            ]
+        wanted *= 2
 
 
 def _rerank(

@@ -18,6 +18,7 @@ from gloam.gallery.schema import APPLICATION_ID, PAGE_BYTES, SETTINGS, TABLES, V
 
 FILE = "gallery.db"
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+_TEMPORARY = threading.Lock()  # SQLite has one folder for temporary files in a process
 
 
 class Store:
@@ -38,7 +39,7 @@ class Store:
         refuse_network(folder)
         self._lock = threading.RLock()
         self._depth = 0
-        self._writing = False
+        self._writing = self._closed = False
         with self.errors():
             self.connection = _connect(self.file, patience)
             application = self.connection.execute("PRAGMA application_id").fetchone()[0]
@@ -55,6 +56,8 @@ class Store:
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Say in words what SQLite says in codes."""
+        if self._closed:
+            raise GloamError(f"The gallery {self.folder} is closed. Open it again: gloam.open_gallery.")
         try:
             yield
         except UnicodeDecodeError as error:  # a text in the file is none any more
@@ -115,10 +118,27 @@ class Store:
                 return False
             time.sleep(0.05)
 
+    def rewrite(self) -> None:
+        """Write the file anew, without what lies between its rows.
+
+        The copy is a file without a name in the gallery's own folder while it is made: in memory it would need as much
+        as the gallery, and elsewhere it would leave people's features on another disk.
+        """
+        folder = str(self.folder.absolute()).replace("'", "''")
+        with _TEMPORARY, self.alone() as connection:
+            connection.execute(f"PRAGMA temp_store_directory='{folder}'")
+            connection.execute("PRAGMA temp_store=FILE")
+            try:
+                connection.execute("VACUUM")
+            finally:
+                connection.execute("PRAGMA temp_store=MEMORY")
+                connection.execute("PRAGMA temp_store_directory=''")
+
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""
         with self._lock:
             self.connection.close()
+            self._closed = True
 
 
 def create_store(folder: Path, space: tuple[object, ...], settings: dict[str, str]) -> None:

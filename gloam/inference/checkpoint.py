@@ -120,8 +120,7 @@ class Checkpoint:
             with atomic_path(path) as temporary:
                 torch.save(content, temporary)
         except (WriteError, RuntimeError) as error:
-            # torch reports a full disk as a RuntimeError of its stream writer, often only by the wrong position.
-            reason = "the disk takes no more" if "unexpected pos" in str(error) else str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].removesuffix(" Nothing was written.").rstrip(".")
             kept = "the one before it is intact" if path.exists() else "there is none yet"
             raise WriteError(
                 f"The checkpoint {path} could not be written ({reason}); {kept}. "

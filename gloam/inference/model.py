@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from numpy.typing import ArrayLike
@@ -23,6 +23,9 @@ from gloam.inference.sources import ModalityName, Split, load_splits, open_sourc
 from gloam.methods.contract import Method
 from gloam.pixels.store import PixelStore
 from gloam.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from gloam.evaluation.calibration import Calibration
 
 Precision = Literal["32", "bf16", "fp16"]
 _DTYPES = {"32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -114,6 +117,23 @@ class Model:
         """Move the weights to a device (``auto``: the first GPU, or the CPU)."""
         self.method.to(choose_device(device))
         return self
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What ``gloam calibrate`` measured for exactly this model, or None: its scores are cosines and no more.
+
+        A calibration of the run with another feature, mirroring or precision is none of this model's.
+
+        Raises:
+            GloamError: the run's calibration file is damaged.
+        """
+        from gloam.evaluation.calibration import Calibration, calibration_file
+
+        file = calibration_file(self.name)
+        if not file.is_file():
+            return None
+        found = Calibration.load(file)
+        return found if found.model.digest == self.fingerprint.digest else None
 
     def embed(
         self,

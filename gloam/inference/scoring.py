@@ -177,7 +177,7 @@ def evaluate_runs(
         rerank: see there.
         batch_size: see there.
         device: see there.
-        output: folder for evaluation.json and evaluation.csv; the run folder of a single run if not given.
+        output: folder for evaluation.json, .parquet and .csv; the run folder of a single run if not given.
 
     Raises:
         GloamError: what :func:`evaluate_across` raises, or runs that are not of one recipe.
@@ -230,7 +230,7 @@ def write_evaluation(found: Comparison, targets: Sequence[Target], output: Path 
         name = "evaluation" if target.name in (None, row.source) else f"evaluation_{row.target}"
         row.results.to_json(output / f"{name}.json")
         row.results.to_csv(output / f"{name}.csv")
-        files += [output / f"{name}.json", output / f"{name}.csv"]
+        files += [output / f"{name}.{kind}" for kind in ("json", "parquet", "csv")]
     return files
 
 
@@ -245,6 +245,7 @@ def rank_list_of_run(
     top: int = 10,
     choose: Literal["random", "worst", "best"] = "random",
     seed: int = 0,
+    batch_size: int | None = None,
     device: str = "auto",
     names: bool = False,
 ) -> Figure:
@@ -261,7 +262,7 @@ def rank_list_of_run(
     one.check_fit(splits, target)
     check_protocols([splits], [] if protocol is None else [protocol])
     model = load_model(run, device=device)
-    query, gallery = dataset_features(model, splits)
+    query, gallery = dataset_features(model, splits, batch_size=batch_size)
     return draw_rank_list(
         splits,
         query.vectors,
@@ -285,6 +286,7 @@ def embedding_of_run(
     projection: Literal["pca", "tsne"] = "pca",
     ids: int = 20,
     seed: int = 0,
+    batch_size: int | None = None,
     device: str = "auto",
 ) -> Figure:
     """Figure of a run's query and gallery features in the plane.
@@ -299,7 +301,7 @@ def embedding_of_run(
     splits = target.open(one.recipe.data)
     one.check_fit(splits, target)
     model = load_model(run, device=device)
-    features = concatenate(dataset_features(model, splits))
+    features = concatenate(dataset_features(model, splits, batch_size=batch_size))
     # Protocols may share images between query and gallery: each is drawn once.
     rows = {record: row for row, record in enumerate((*splits.query, *splits.gallery))}
     searched = {record.pid for record in splits.query}  # not distractors

@@ -49,7 +49,7 @@ class RunLogs:
         if folder is not None:
             self._board = EventFile(folder / "tensorboard", first_step=len(self.history) + 1 if self.history else 0)
             self._file = _LogFile(folder / "log.txt")
-            self._file.setFormatter(LogFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+            self._file.setFormatter(_LineFormatter("%(asctime)s %(level)s%(message)s", "%Y-%m-%d %H:%M:%S"))
             _log.addHandler(self._file)
             _log.setLevel(logging.INFO)
 
@@ -180,6 +180,14 @@ class EventFile:
             self._file.flush()
         except OSError as error:
             raise WriteError(describe(error, self._path), error.errno) from error
+
+
+class _LineFormatter(LogFormatter):
+    """Says the level of what is more than information, so that reports find warnings again."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.level = f"{record.levelname}: " if record.levelno > logging.INFO else ""
+        return super().format(record)
 
 
 class _LogFile(logging.FileHandler):

@@ -355,7 +355,7 @@ class _Run:
         self.fabric.barrier()
 
     def _score(self, stage: Stage) -> Results:
-        """All protocols with the final weights, into results.json and results.csv."""
+        """All protocols with the final weights, into results.json, results.parquet and results.csv."""
         results = Scorer(stage.recipe, self.data, stage.features_of).score_all()
         if self.fabric.is_global_zero:
             rule = SELECTIONS[stage.recipe.evaluation.selection]

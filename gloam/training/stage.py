@@ -103,7 +103,7 @@ class Stage:
         if recipe.train.iterations is not None:
             sampler = sampler.model_copy(update={"iterations": recipe.train.iterations})
         self._sampler_config = sampler
-        self._warned_about_light = False
+        self._warned_about_one_modality = False
         self._before_training = baseline(method)
 
     def run(
@@ -267,7 +267,7 @@ class Stage:
 
     def _step(self, loaded: Batch, generator: torch.Generator, epoch: int, state: EpochState) -> tuple[float, int]:
         """One optimiser step: its loss, and the rows of the augmented batch."""
-        self._warn_about_light(loaded.modalities)
+        self._warn_about_one_modality(loaded.modalities)
         batch = self._augment(loaded.to(self.fabric.device), generator)
         # Fabric's own wrapper leaves methods other than forward in full precision on a single device.
         with self.fabric.autocast():
@@ -345,14 +345,14 @@ class Stage:
         rows = torch.linspace(0, len(self.data.records) - 1, min(_PROBE, len(self.data.records))).long().numpy()
         return self.model.compute(self.data.records, self.data.store, indices=rows, workers=0)
 
-    def _warn_about_light(self, modalities: Tensor) -> None:
-        if self.method.needs_both_modalities(self.method.options) and not self._warned_about_light:
+    def _warn_about_one_modality(self, modalities: Tensor) -> None:
+        if self.method.needs_both_modalities(self.method.options) and not self._warned_about_one_modality:
             first = modalities[0]
             if bool((modalities == first).all()):
-                self._warned_about_light = True
-                light = Modality(int(first)).name.lower()
+                self._warned_about_one_modality = True
+                modality = Modality(int(first)).name.lower()
                 self.logs.warn(
-                    f"A batch holds only {light} images, so {self.recipe.method_name} compares no two modalities. "
+                    f"A batch holds only {modality} images, so {self.recipe.method_name} compares no two modalities. "
                     f"Sampler {self.recipe.sampler.name!r} allows that; cross_modality_identity does not."
                 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gloam.datasets import DatasetSplits, Record
+from gloam.datasets.fingerprint import data_fingerprint
 from gloam.datasets.validation import hold_out
 from gloam.datasets.weak import WeakLabels, shuffle_labels_per_modality
 from gloam.devices import largest_memory
@@ -71,11 +71,7 @@ class TrainingData:
 
     def fingerprint(self) -> str:
         """Digest of file names and labels: tells whether two runs saw the same data."""
-        digest = hashlib.sha256()
-        for part in (self.splits.train, self.test.query, self.test.gallery):
-            for record in part:
-                digest.update(f"{record.paths[0]}|{len(record.paths)}|{record.pid}|{record.cam}\n".encode())
-        return digest.hexdigest()[:16]
+        return data_fingerprint(self.splits.train, self.test.query, self.test.gallery)
 
 
 @dataclass
@@ -146,8 +142,6 @@ def read_lists(plan: ResolvedRecipe, *, weak: WeakLabels | None = None) -> DataL
     """
     recipe, stages = plan.recipe, plan.stages.values()
     test = load_splits(recipe.data)
-    if test.notice:
-        _log.warning("%s", test.notice)
     splits, validation = test, None
     if any(stage.recipe.evaluation.selection == "validation" for stage in stages):
         validation = hold_out(test, seed=recipe.train.seed)

@@ -101,11 +101,11 @@ numbers = st.integers(0, 9999).map(lambda n: f"{n:04d}")
 @given(
     st.one_of(plain, numbers), numbers, st.sampled_from(["ir", "rgb"]), plain, st.sampled_from(["jpg", "PNG", "tiff"])
 )
-def test_patterns_read_what_names_were_made_of(pid: str, cam: str, light: str, rest: str, suffix: str) -> None:
-    found = compile_pattern("{pid}/c{cam}_{modality}_*.jpg")(f"{pid}/c{cam}_{light}_{rest}.{suffix}")
-    assert found == {"pid": pid, "cam": cam, "modality": light}
-    deep = compile_pattern("**/{pid}/{cam}-{modality}-{tracklet}.bmp")(f"a/b/{pid}/{cam}-{light}-{rest}.{suffix}")
-    assert deep == {"pid": pid, "cam": cam, "modality": light, "tracklet": rest}
+def test_patterns_read_what_names_were_made_of(pid: str, cam: str, modality: str, rest: str, suffix: str) -> None:
+    found = compile_pattern("{pid}/c{cam}_{modality}_*.jpg")(f"{pid}/c{cam}_{modality}_{rest}.{suffix}")
+    assert found == {"pid": pid, "cam": cam, "modality": modality}
+    deep = compile_pattern("**/{pid}/{cam}-{modality}-{tracklet}.bmp")(f"a/b/{pid}/{cam}-{modality}-{rest}.{suffix}")
+    assert deep == {"pid": pid, "cam": cam, "modality": modality, "tracklet": rest}
 
 
 # -- lists ---------------------------------------------------------------------------------------------------------
@@ -236,8 +236,8 @@ def test_written_tables_are_read_as_they_were(
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "pid", "cam", "modality", "tracklet"])
-        for number, (pid, cam, light, tracklet) in enumerate(people):
-            writer.writerow([f"{number}.jpg", pid, cam, light, tracklet or ""])
+        for number, (pid, cam, modality, tracklet) in enumerate(people):
+            writer.writerow([f"{number}.jpg", pid, cam, modality, tracklet or ""])
     first = _dataset_or_one_sentence(lambda: load_dataset("table", path, check_files=False, seed=seed))
     if isinstance(first, DatasetSplits):
         assert {r.pid_raw for part in (first.train, first.query, first.gallery) for r in part} == {

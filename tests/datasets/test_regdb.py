@@ -49,7 +49,7 @@ def test_bad_options_and_files(tmp_path):
 def test_folders_that_disagree_with_labels(tmp_path):
     """Two folders under one label: the label decides who is who."""
     root = trees.regdb(tmp_path)
-    for light, folder in (("visible", "Visible"), ("thermal", "Thermal")):
-        trees.text(root, f"idx/test_{light}_1.txt", f"{folder}/40/a.bmp 5\n{folder}/3/a.bmp 5\n{folder}/7/a.bmp 6\n")
+    for modality, folder in (("visible", "Visible"), ("thermal", "Thermal")):
+        trees.text(root, f"idx/test_{modality}_1.txt", f"{folder}/40/a.bmp 5\n{folder}/3/a.bmp 5\n{folder}/7/a.bmp 6\n")
     splits = load_dataset("regdb", root)
     assert [r.pid for r in splits.query] == [5, 5, 6]

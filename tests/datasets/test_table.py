@@ -46,7 +46,7 @@ def test_explicit_splits_and_modalities(tmp_path):
     assert splits.notice is None
 
 
-def test_default_split_of_one_light(tmp_path):
+def test_default_split_of_one_modality(tmp_path):
     rows = [f"p{p}/c{c}_{n}.jpg,{p},{c}" for p in range(10, 20) for c in (1, 2) for n in range(3)]
     path = table(tmp_path, "path,pid,cam", *rows)
     splits = load_dataset("table", path)
@@ -87,7 +87,7 @@ def test_query_and_gallery_without_common_people(tmp_path):
     assert "share no identity" in splits.notice
 
 
-def test_default_split_across_lights(tmp_path):
+def test_default_split_across_modalities(tmp_path):
     rows = [f"{p}_{m}{n}.jpg,{p},{m}" for p in range(8) for m in ("vis", "ir") for n in range(2)]
     splits = load_dataset("table", table(tmp_path, "path,pid,modality", *rows))
     assert {r.modality for r in splits.query} == {Modality.INFRARED}

@@ -31,7 +31,7 @@ def test_chosen_ids_renumber_the_rest(tmp_path):
     assert {r.pid for r in held.query} == {1, 5}
 
 
-def test_random_fraction_of_one_light(tmp_path):
+def test_random_fraction_of_one_modality(tmp_path):
     trees.put(
         tmp_path, *(f"bounding_box_train/{p:04d}_c{c}s1_{n}.jpg" for p in range(1, 31) for c in (1, 2) for n in (1, 2))
     )

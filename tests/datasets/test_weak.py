@@ -11,10 +11,10 @@ from tests.datasets import trees
 
 
 def people(visible, infrared) -> DatasetSplits:
-    """Two images per identity and light; original ids are 100 + label."""
+    """Two images per identity and modality; original ids are 100 + label."""
     train = tuple(
-        Record((f"{light.name}/{pid}_{n}.jpg",), pid, 1, light, 100 + pid)
-        for light, pids in ((Modality.VISIBLE, visible), (Modality.INFRARED, infrared))
+        Record((f"{modality.name}/{pid}_{n}.jpg",), pid, 1, modality, 100 + pid)
+        for modality, pids in ((Modality.VISIBLE, visible), (Modality.INFRARED, infrared))
         for pid in pids
         for n in (0, 1)
     )
@@ -48,15 +48,15 @@ def test_nothing_leaks_and_the_truth_is_kept():
     assert weak.true_labels(shuffled.train).tolist() == [record.pid for record in original.train]
     assert weak.truth(Modality.INFRARED).dtype == np.int64
     # Inside one modality, people stay together and apart.
-    for light in Modality:
-        pairs = {(a.pid, b.pid) for a, b in zip(original.train, shuffled.train, strict=True) if a.modality is light}
+    for modality in Modality:
+        pairs = {(a.pid, b.pid) for a, b in zip(original.train, shuffled.train, strict=True) if a.modality is modality}
         assert len(pairs) == 20
         assert {new for _, new in pairs} == set(range(20))
 
 
-def test_lights_with_different_people():
+def test_modalities_with_different_people():
     shuffled, weak = shuffle_labels_per_modality(people(range(5), (1, 4, 7)), seed=0)
-    labels = {light: {r.pid for r in shuffled.train if r.modality is light} for light in Modality}
+    labels = {modality: {r.pid for r in shuffled.train if r.modality is modality} for modality in Modality}
     assert labels == {Modality.VISIBLE: set(range(5)), Modality.INFRARED: {0, 1, 2}}
     assert sorted(weak.infrared) == [1, 4, 7]
     assert shuffled.num_classes == 5
@@ -87,7 +87,7 @@ def test_saved_permutations_shuffle_again(tmp_path):
         WeakLabels.load(tmp_path / "none.json")
 
 
-def test_test_records_stay_and_one_light_is_refused(tmp_path):
+def test_test_records_stay_and_one_modality_is_refused(tmp_path):
     splits = load_dataset("sysu_mm01", trees.sysu(tmp_path))
     shuffled, _ = shuffle_labels_per_modality(splits, seed=0)
     assert (shuffled.query, shuffled.gallery, shuffled.protocols) == (splits.query, splits.gallery, splits.protocols)

@@ -57,7 +57,7 @@ def regdb(root: Path) -> Path:
     divisions = {1: {"train": (285, 7), "test": (40, 3)}, 2: {"train": (3, 40), "test": (7, 285)}}
     for trial, parts in divisions.items():
         for part, folders in parts.items():
-            for light, folder, letter in (("visible", "Visible", "v"), ("thermal", "Thermal", "t")):
+            for modality, folder, letter in (("visible", "Visible", "v"), ("thermal", "Thermal", "t")):
                 lines = []
                 for label, pid in enumerate(folders):
                     for frame in (1, 2):
@@ -66,24 +66,24 @@ def regdb(root: Path) -> Path:
                         lines.append(f"{name} {label}" + ("," if trial == 2 else ""))
                 # No order of lines may be assumed.
                 lines.reverse()
-                text(root, f"idx/{part}_{light}_{trial}.txt", ("\r\n" if trial == 1 else "\n").join(lines) + "\n\n")
+                text(root, f"idx/{part}_{modality}_{trial}.txt", ("\r\n" if trial == 1 else "\n").join(lines) + "\n\n")
     return root
 
 
 def llcm(root: Path) -> Path:
     """Test ids 3 and 10; 10 matches in the query's camera only; an infrared camera 3 that must be ignored."""
-    for light, folder in (("vis", "vis"), ("nir", "nir")):
+    for modality, folder in (("vis", "vis"), ("nir", "nir")):
         lines = []
         for label, pid in enumerate((1, 4, 11)):
             for cam in (1, 9):
-                name = f"{folder}/{pid:04d}/{pid:04d}_c{cam:02d}_s1_f{cam}_{light}.jpg"
+                name = f"{folder}/{pid:04d}/{pid:04d}_c{cam:02d}_s1_f{cam}_{modality}.jpg"
                 put(root, name)
                 lines.append(f"{name} {label}")
-        text(root, f"idx/train_{light}.txt", "\n".join(lines))
-    for light, cams in (("vis", (1, 2, 9)), ("nir", (1, 2, 3))):
+        text(root, f"idx/train_{modality}.txt", "\n".join(lines))
+    for modality, cams in (("vis", (1, 2, 9)), ("nir", (1, 2, 3))):
         for cam in cams:
-            put(root, *(f"test_{light}/cam{cam}/0003/0003_c{cam:02d}_s{n}_f1_{light}.jpg" for n in (1, 2)))
-        put(root, f"test_{light}/cam2/0010/0010_c02_s1_f1_{light}.jpg")
+            put(root, *(f"test_{modality}/cam{cam}/0003/0003_c{cam:02d}_s{n}_f1_{modality}.jpg" for n in (1, 2)))
+        put(root, f"test_{modality}/cam2/0010/0010_c02_s1_f1_{modality}.jpg")
     text(root, "idx/test_id.txt", "10, 3,\r\n")
     return root
 
@@ -102,7 +102,7 @@ def vcm(root: Path, layout: str) -> Path:
         for track, (modality, pid, cam, frames) in enumerate(rows, start=1):
             start = len(names) + 1
             for frame in range(1, frames + 1):
-                # File numbers are unique inside (person, light, camera): the tracklet is not part of the path.
+                # File numbers are unique inside (person, modality, camera): the tracklet is not part of the path.
                 file = f"{track * 100 + frame}.jpg"
                 names.append(f"{pid:04d}M{modality}D{cam}T{track}F{file}")
                 put(root, f"{prefix}{pid:04d}/{'ir' if modality == 1 else 'rgb'}/D{cam}/{file}")
@@ -117,22 +117,24 @@ def bupt(root: Path) -> Path:
     """Pids 2 and 10 (string order trap) in training, a query of each modality, one auxiliary person."""
     paths: dict[str, dict[str, dict[str, dict[str, list[str]]]]] = {}
 
-    def track(pid: int, light: str, camera: str, tracklet: int, frames: int) -> None:
-        names = [f"{pid}/{light}/{camera}/{pid}_{light}_{camera}_{tracklet}_{f}.jpg" for f in range(9, 9 + frames)]
+    def track(pid: int, modality: str, camera: str, tracklet: int, frames: int) -> None:
+        names = [
+            f"{pid}/{modality}/{camera}/{pid}_{modality}_{camera}_{tracklet}_{f}.jpg" for f in range(9, 9 + frames)
+        ]
         put(root / "DATA", *names)
-        if light == "RGB":
+        if modality == "RGB":
             put(root / "DATA", *(name.replace("/RGB/", "/FakeIR/") for name in names))
-        paths.setdefault(str(pid), {}).setdefault(light, {}).setdefault(camera, {})[str(tracklet)] = names
+        paths.setdefault(str(pid), {}).setdefault(modality, {}).setdefault(camera, {})[str(tracklet)] = names
 
     for pid, camera in ((10, "LS3"), (2, "TSG2"), (2, "G25"), (1746, "W4")):
-        for light in ("RGB", "IR"):
-            track(pid, light, camera, 1, 2)
-    for pid, light, camera, tracklet in TEST_BUPT:
-        track(pid, light, camera, tracklet, 1)
+        for modality in ("RGB", "IR"):
+            track(pid, modality, camera, 1, 2)
+    for pid, modality, camera, tracklet in TEST_BUPT:
+        track(pid, modality, camera, tracklet, 1)
     text(root, "data_paths.json", json.dumps(paths))
     text(root, "train.txt", "10 RGB/IR LS3 1\n2 RGB/IR TSG2 1\r\n2 RGB/IR G25 1\n")
     text(root, "train_auxiliary.txt", "1746 RGB/IR W4 1\n")
-    lines = [f"{pid} {light} {camera} {tracklet}" for pid, light, camera, tracklet in TEST_BUPT]
+    lines = [f"{pid} {modality} {camera} {tracklet}" for pid, modality, camera, tracklet in TEST_BUPT]
     text(root, "query.txt", "\n".join(lines[:2]))
     text(root, "gallery.txt", "\n".join(lines[2:]))
     return root

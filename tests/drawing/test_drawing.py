@@ -119,7 +119,7 @@ def test_sysu_lacks_cameras_for_some_people_and_serves_ten_shots(tmp_path: Path)
     assert len(lists["exp/test_id.txt"]) == 16
 
 
-def test_tracklets_are_long_enough_and_campus_lights_are_aligned(tmp_path: Path) -> None:
+def test_tracklets_are_long_enough_and_campus_modalities_are_aligned(tmp_path: Path) -> None:
     draw_dataset("hitsz_vcm", tmp_path / "v", frames=12, images=2, **SMALL)
     splits = load_dataset("hitsz_vcm", tmp_path / "v")
     unfiltered = load_dataset("hitsz_vcm", tmp_path / "v", min_frames=1)
@@ -257,7 +257,7 @@ def gradient_profile(picture: npt.NDArray[np.uint8]) -> Features:
     return np.asarray(feature / np.linalg.norm(feature), dtype=np.float64)
 
 
-def test_neither_trivial_nor_hopeless_across_lights() -> None:
+def test_neither_trivial_nor_hopeless_across_modalities() -> None:
     """Colour and brightness know nothing across modalities, shape and pattern do. 40 people: chance is 2.5 %."""
     people, pictures = 40, 6
 
@@ -273,7 +273,7 @@ def test_neither_trivial_nor_hopeless_across_lights() -> None:
     infrared, visible = draw(True, (3, 6)), draw(False, (1, 2, 4, 5))
     score = {
         describe.__name__: rank1(
-            *(np.array([[describe(p) for p in group] for group in light]) for light in (infrared, visible))
+            *(np.array([[describe(p) for p in group] for group in modality]) for modality in (infrared, visible))
         )
         for describe in (mean_colour, grey_histogram, gradient_profile)
     }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import gloam
 from gloam.errors import GloamError
@@ -71,7 +75,7 @@ def test_what_cannot_be_searched_is_told(gallery: Gallery) -> None:
             gallery.search(query)
     key = draw(1)[0][0].key
     wrong: list[dict[str, object]] = [
-        {"top": 0}, {"rerank": 500}, {"rerank": 5, "group": "tracklet"}, {"group": "camera"},
+        {"top": 0}, {"rerank": 500}, {"rerank": 5, "group": "tracklet", "group_score": "mean"}, {"group": "camera"},
         {"like": key, "unlike": key}, {"like": "nobody"}, {"fmr": 1e-3}, {"fmr": 2.0}, {"expand": -1},
     ]  # fmt: skip
     for options in wrong:
@@ -130,6 +134,25 @@ def test_reranking_is_k_reciprocal_over_the_best_and_their_neighbours(gallery: G
     assert sum(a == best[n] for a, n in zip(hits.keys, order, strict=False)) >= 26  # near-ties may swap
     assert hits.keys[30:] == plainly.keys[30:]
     assert [hit.distance for hit in hits][30:] == [None] * 30
+
+
+@pytest.mark.parametrize("group", ["tracklet", "person"])
+def test_reranked_groups_come_in_the_order_of_their_first_rows(gallery: Gallery, group: str) -> None:
+    rows, vectors = draw(300)
+    named = {row.key: row for row in rows}
+    query = features(queries(vectors, 1))
+    expected: dict[str, list[str]] = {}
+    for hit in gallery.search(query, top=300, rerank=40):
+        name = getattr(named[hit.key], group)
+        expected.setdefault(f"group {name}" if name else f"alone {hit.key}", []).append(hit.key)
+    hits = gallery.search(query, top=25, rerank=40, group=group)  # type: ignore[arg-type]
+    found = [f"group {hit.group}" if hit.group else f"alone {hit.key}" for hit in hits]
+    assert found == list(expected)[:25]
+    for name, hit in zip(found, hits, strict=True):
+        assert hit.key == expected[name][0]
+        assert hit.members == tuple(expected[name][: len(hit.members)])
+    assert hits[0].distance is not None
+    assert len(gallery.search(query, top=300, rerank=40, group=group)) == len(expected)  # type: ignore[arg-type]
 
 
 def test_reranking_helps_on_drawn_people(tmp_path: Path) -> None:
@@ -195,6 +218,42 @@ def test_files_of_hits_are_harmless(tmp_path: Path) -> None:
     with pytest.raises(GloamError, match="must end in"):
         hits.save(tmp_path / "hits.xlsx")
     assert plain("a\x1b[31m\u202eb") == "a\ufffd[31m\ufffdb"
+
+
+def test_a_page_shows_the_query_and_files_where_nothing_is_stored(tmp_path: Path) -> None:
+    gallery = Gallery.create(tmp_path / "g", space(), retention="keep")
+    _, vectors = draw(4)
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    for number, colour in enumerate(colours):
+        Image.new("RGB", (100, 300), colour).save(tmp_path / f"{number}.png")
+    rows = [Row(f"{number}.png", path=f"{number}.png", root=str(tmp_path)) for number in range(4)]  # the last is gone
+    rows[1] = rows[1]._replace(box=(10.0, 20.0, 50.0, 60.0))
+    gallery.index.upsert(rows, vectors)
+    page = gallery.search("0.png", top=3).save(tmp_path / "hits.html").read_text()
+    asked, found = page.split('class="hits"')
+    shown = {name: re.findall(r'data:image/webp;base64,([^"]+)"', part) for name, part in (("a", asked), ("f", found))}
+    assert [mean_colour(image) for image in shown["a"]] == [(250, 0, 0)]
+    order = [hit.key for hit in gallery.search("0.png", top=3) if hit.key != "3.png"]
+    assert [mean_colour(image) for image in shown["f"]] == [colours[int(key[0])] for key in order]
+    assert found.count("no image") == 1
+    sizes = {Image.open(io.BytesIO(base64.b64decode(image))).size for image in shown["f"]}
+    assert sizes == {(43, 128), (50, 60)}  # whole images are made smaller, boxes are cut
+
+
+def mean_colour(image: str) -> tuple[int, ...]:
+    """To tens: WebP loses a little."""
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB"))
+    return tuple(round(float(value) / 10) * 10 for value in pixels.reshape(-1, 3).mean(axis=0))
+
+
+def test_a_closed_gallery_says_so(tmp_path: Path) -> None:
+    with filled(tmp_path / "g", 20) as gallery:
+        hits = gallery.search(draw(20)[0][0].key)
+        gallery.close()
+    gallery.close()
+    for use in (lambda: hits.more_like(hits.keys[0]), lambda: hits.save(tmp_path / "hits.html"), gallery.count):
+        with pytest.raises(GloamError, match="is closed"):
+            use()
 
 
 def test_adding_features_twice_is_an_update(tmp_path: Path) -> None:

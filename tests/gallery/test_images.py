@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 import gloam
+from gloam.datasets import load_dataset
+from gloam.demo import search_people
 from gloam.errors import GloamError
 from gloam.gallery.gallery import Gallery
 from gloam.gallery.where import Where
@@ -236,3 +238,19 @@ def test_rows_whose_image_is_gone_can_be_dropped(tmp_path: Path, model: Model, r
     done = gallery.reembed(gloam.load_model(runs[1]), drop_missing=True, progress=False)
     assert (done.switched, done.dropped, len(gallery)) == (True, 2, 5)
     assert gallery.verify().ok
+
+
+def test_the_demo_ends_with_a_gallery_and_a_search(tmp_path: Path, runs: list[Path], sysu_root: Path) -> None:
+    splits = load_dataset("sysu_mm01", sysu_root)
+    person, hits = search_people(tmp_path / "gallery", runs[0], splits, tmp_path / "hits.html")
+    model = gloam.load_model(runs[0])
+    asked = next(record for record in splits.query if record.pid_raw == person)
+    query = model.embed(splits.root / asked.paths[0], modality="infrared", progress=False).numpy()[0]
+    stored = model.embed(splits, split="gallery", progress=False)
+    best = np.argsort(-(stored.numpy() @ query), kind="stable")[:8]
+    assert hits.scores == pytest.approx((stored.numpy() @ query)[best].tolist(), abs=2e-3)
+    assert {hit.row.modality for hit in hits} == {0}
+    assert all(str(hit.row.person) in repr(hits) for hit in hits)
+    assert (tmp_path / "hits.html").read_text().count("data:image/webp") == len(hits) + 1
+    with gloam.open_gallery(tmp_path / "gallery") as gallery:
+        assert len(gallery) == len(splits.gallery)

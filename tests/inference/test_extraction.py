@@ -38,9 +38,9 @@ def method() -> Method[Any]:
 def test_features_are_in_order_and_do_not_depend_on_the_batch(pictures: Any, method: Method[Any]) -> None:
     records, store = pictures
     images = normalize(torch.from_numpy(store.read(np.arange(len(store)))))
-    lights = torch.tensor([int(record.modality) for record in records])
+    modalities = torch.tensor([int(record.modality) for record in records])
     with torch.no_grad():
-        expected = method.eval().extract(images, lights)
+        expected = method.eval().extract(images, modalities)
     method.train()
     for batch_size in (1, 7, 1000):
         found = extract_features(method, records, store, batch_size=batch_size)
@@ -55,10 +55,10 @@ def test_features_are_in_order_and_do_not_depend_on_the_batch(pictures: Any, met
 def test_mirror_is_the_unit_mean_of_both_images(pictures: Any, method: Method[Any]) -> None:
     records, store = pictures
     images = normalize(torch.from_numpy(store.read(np.arange(len(store)))))
-    lights = torch.tensor([int(record.modality) for record in records])
+    modalities = torch.tensor([int(record.modality) for record in records])
     with torch.no_grad():
         method.eval()
-        mean = (method.extract(images, lights) + method.extract(images.flip(-1), lights)) / 2
+        mean = (method.extract(images, modalities) + method.extract(images.flip(-1), modalities)) / 2
     found = extract_features(method, records, store, mirror=True)
     torch.testing.assert_close(found, unit_length(mean, dim=1), atol=1e-6, rtol=1e-5)
     assert not torch.allclose(found, extract_features(method, records, store), atol=1e-4)

@@ -60,7 +60,7 @@ def test_one_frame_in_all_is_an_error_with_a_cure() -> None:
         _method().training_step(dataclasses.replace(data, images=data.images[:, :1]))
 
 
-def test_one_light_only_leaves_alignment_at_zero() -> None:
+def test_one_modality_only_leaves_alignment_at_zero() -> None:
     data = people(video=True)
     outputs = _method().training_step(data.select(data.modalities == 0))
     assert outputs["alignment_video"].item() == 0

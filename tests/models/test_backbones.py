@@ -78,7 +78,7 @@ def test_rows_of_a_mixed_batch_equal_rows_alone(arch: str, streams: int) -> None
     assert mixed.shape[1] == backbone.out_channels
 
 
-def test_a_batch_of_one_light_never_touches_the_other_stem() -> None:
+def test_a_batch_of_one_modality_never_touches_the_other_stem() -> None:
     backbone = create_backbone("tiny", streams=2)
     for modality, used, idle in ((0, "stem_visible", "stem_infrared"), (1, "stem_infrared", "stem_visible")):
         backbone.zero_grad()

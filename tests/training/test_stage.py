@@ -229,7 +229,7 @@ def test_a_triplet_at_ln_2_gives_a_hint(sysu_root: Path, tmp_path: Path, caplog:
     assert "ln 2" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_one_light_in_a_batch_is_warned_about_once(
+def test_one_modality_in_a_batch_is_warned_about_once(
     sysu_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sections = {"method": {"name": "spy_weak"}, "sampler": {"name": "shuffle", "batch_size": 1}}

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from gloam.datasets import Dataset, DatasetSplits, Modality, Protocol, Record, register
-from gloam.datasets.base import relabel, with_labels
+from gloam.datasets import Dataset, DatasetSplits, Modality, Protocol, Record, register, relabel, with_labels
 
 
 @register("corridor")

@@ -1,0 +1,1 @@
+"""From runs to claims: tables, comparisons, one-file reports, reproduction of published scores."""
