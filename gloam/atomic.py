@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gloam.errors import WriteError, describe
+from gloam.errors import WriteError, describe, write_failure
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _LONGEST = 200  # bytes of a name that its temporary name repeats; file systems end at 255
@@ -46,10 +46,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, final)
             _step("renamed", final)
         _flush_folder(final.parent)
-    except OSError as error:
+    except Exception as error:
+        failure = write_failure(error)
+        if failure is None:
+            raise
         # The parent's own path where that is what cannot be made.
-        blamed = final if error.filename in (None, os.fspath(temporary)) else error.filename
-        raise WriteError(f"{describe(error, blamed)} Nothing was written.", error.errno) from error
+        blamed = final if failure.filename in (None, os.fspath(temporary)) else failure.filename
+        raise WriteError(f"{describe(failure, blamed)} Nothing was written.", failure.errno) from error
     finally:
         # On a file system that has failed this may fail too; the first error is the one to tell.
         with contextlib.suppress(OSError):

@@ -30,6 +30,8 @@ _OPTIONAL = {
     "onnxscript": "exporting to ONNX (extra: onnx)",
     "onnxruntime": "running ONNX files (extra: onnx)",
     "huggingface_hub": "models on the Hugging Face Hub (extra: hub)",
+    "fastapi": "the search page of galleries (extra: serve)",
+    "uvicorn": "the search page of galleries (extra: serve)",
     "qdrant_client": "galleries in a Qdrant cluster (extra: qdrant)",
     "wandb": "logger wandb (extra: loggers)",
     "mlflow": "logger mlflow (extra: loggers)",

@@ -59,6 +59,10 @@ _CAUSES = {
     errno.EIO: ("the disk failed", "Try again; if it stays, the disk or the network drive is broken."),
     errno.ESTALE: ("the network drive lost the file", "Try again."),
 }
+# How writers outside Python report what the disk said: torch often by a wrong position only, safetensors in words.
+_WRITER = re.compile(
+    r"unexpected pos \d+ vs \d+|iostream error|PytorchStreamWriter failed writing|I/O error: .*?\(os error (\d+)\)"
+)
 _MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
 _LOADER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w+)|exited)")
 
@@ -99,8 +103,8 @@ def explain(error: BaseException) -> GloamError | None:
             f"A loader process (pid {found[1].strip()}) {how}; most often memory ran out. Use fewer --data.workers. "
             "A training run goes on from its last checkpoint with --resume."
         )
-    if isinstance(error, OSError):
-        return GloamError(describe(error))
+    if (failure := write_failure(error)) is not None:
+        return GloamError(describe(failure))
     if isinstance(error, UnicodeEncodeError):
         return GloamError(
             f"A name cannot be written as text: {error.object[:200]!r} is not valid {error.encoding}. Rename the file."
@@ -120,6 +124,21 @@ def describe(error: OSError, path: str | os.PathLike[str] | None = None) -> str:
     if isinstance(place, bytes):
         place = os.fsdecode(place)
     return f"{place}: {cause}. {cure}".strip() if place is not None else f"A file failed: {cause}. {cure}".strip()
+
+
+def write_failure(error: BaseException) -> OSError | None:
+    """A failure to write as the error that Python's own files raise, however the writer says it; None for others.
+
+    Args:
+        error: anything that was raised while a file was written.
+    """
+    if isinstance(error, OSError):
+        return error
+    found = None if isinstance(error, GloamError) else _WRITER.search(str(error))
+    if found is None:
+        return None
+    number = int(found[1]) if found[1] else errno.ENOSPC
+    return OSError(number, os.strerror(number))
 
 
 def is_memory_shortage(error: BaseException) -> bool:

@@ -6,9 +6,11 @@ would start Ghostscript. Imports neither torch nor the rest of gloam.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -57,6 +59,25 @@ def load_image(path: str | Path) -> Image.Image:
         raise UnreadableImage(_too_large("too many")) from error
     except _BROKEN as error:
         raise UnreadableImage(_reason(path, error)) from error
+
+
+def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
+    """Write an image in the format of its suffix.
+
+    Pillow takes no notice of a disk that accepts only a part of what it writes; Python's own files do.
+
+    Args:
+        image: what to write.
+        path: file.
+        **options: of Pillow's writer of the format.
+
+    Raises:
+        OSError: it cannot be written whole.
+    """
+    place = Path(path)
+    content = io.BytesIO()
+    image.save(content, Image.registered_extensions()[place.suffix.lower()], **options)
+    place.write_bytes(content.getvalue())
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import struct
 import subprocess
 import zlib
@@ -23,6 +25,7 @@ from gloam.image_files import (
     is_deep,
     is_image,
     load_image,
+    save_image,
 )
 from gloam.pixels.decode import decode_image
 
@@ -135,3 +138,20 @@ def test_folders_read_every_format(tmp_path: Path) -> None:
             Image.new("RGB", (8, 16), 9 * number).save(tmp_path / person / f"{number}{suffix}")
     splits = load_dataset("table", tmp_path, test_fraction=0)
     assert len(splits.train) == 2 * len(IMAGE_SUFFIXES)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp"])
+def test_an_image_is_written_whole_or_not_at_all(name: str, tmp_path: Path) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 20, 3), np.uint8))
+    image.save(tmp_path / f"pillow_{name}")
+    save_image(image, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"pillow_{name}").read_bytes()
+    child = os.fork()
+    if child == 0:  # where the disk takes 64 bytes and no more
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+        try:
+            save_image(image, tmp_path / f"cut_{name}")
+        except OSError:
+            os._exit(3)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3

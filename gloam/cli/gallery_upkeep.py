@@ -40,6 +40,28 @@ def info(gallery: str, /, measure: bool = False) -> None:
         console().print(table)
 
 
+def calibrate(gallery: str, source: Path | None = None, /) -> None:
+    """Copy a run's calibration into a gallery that was made before it: thresholds and probabilities for its scores.
+
+    Example:
+        gloam gallery calibrate people.gallery
+
+    Args:
+        gallery: folder or qdrant:// address.
+        source: a calibration.json, or the run's folder where it is not the one that the gallery remembers.
+    """
+    from gloam.evaluation.calibration import Calibration, calibration_file
+    from gloam.gallery.confidence import describe_calibration
+
+    with open_there(gallery) as opened:
+        place = Path(opened.space.run) if source is None and opened.space.run else source
+        if place is None:
+            raise GloamError("The gallery does not know where its model's run is. Give a calibration.json.")
+        found = Calibration.load(place if place.suffix == ".json" else calibration_file(place))
+        opened.calibrate(found)
+        say(f"{gallery}: {describe_calibration(opened.space)}")
+
+
 def verify(gallery: str, /) -> int:
     """Read all of a gallery: structure, checksums, vectors, audit, codes. Finishes erasures. Exit code 2: damage.
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gloam.console import console
-from gloam.errors import GloamError, did_you_mean
+from gloam.errors import GloamError, WriteError, describe, did_you_mean
+from gloam.image_files import save_image
 
 if TYPE_CHECKING:
     from gloam.drawing.layouts import Layout
@@ -140,6 +141,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
         # The name may have been filled in the meantime; renaming replaces an empty folder only.
         _check_folder(out)
         os.replace(temporary, out)
+    except OSError as error:
+        raise WriteError(f"{describe(error, out)} Nothing was written.", error.errno) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -179,8 +182,5 @@ def _draw_chunk(root: Path, shots: Sequence[Shot], seed: int, height: int, width
 
     for shot in shots:
         image = Image.fromarray(draw_image(seed, shot, height, width))
-        if shot.path.endswith(".bmp"):
-            image.save(root / shot.path)
-        else:
-            image.save(root / shot.path, quality=JPEG_QUALITY)
+        save_image(image, root / shot.path, **({} if shot.path.endswith(".bmp") else {"quality": JPEG_QUALITY}))
     return len(shots)

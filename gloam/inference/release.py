@@ -54,7 +54,7 @@ def export_with_proof(
     """
     if precision != "32" and kind != "onnx":
         raise GloamError(f"{precision} is offered for onnx, not for {kind}.")
-    with tempfile.TemporaryDirectory(prefix="gloam-export-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gloam-export-", ignore_cleanup_errors=True) as folder:
         draft = Path(folder) / file.name
         about = export_model(model, draft, kind, modality=modality, takes=takes)
         proof, costs = None, {}

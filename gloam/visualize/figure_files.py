@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -39,5 +40,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         atomic_path(target) as temporary,
         matplotlib.rc_context({"svg.hashsalt": "gloam", "svg.fonttype": "none"}),
     ):
-        figure.savefig(temporary, format=kind, dpi=figure.dpi, metadata=dates.get(kind))
+        # Not into the file: Pillow takes no notice of a disk that accepts only a part of an image.
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=figure.dpi, metadata=dates.get(kind))
+        temporary.write_bytes(content.getvalue())
     return target

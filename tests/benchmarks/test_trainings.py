@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from benchmarks import pretraining, true_partners, weak_supervision
 from benchmarks.trainings import Training, last_numbers, mean_and_deviation, print_table, score
+from gloam.cli.main import main
 from gloam.cli.recipe_flags import parse_overrides
 from gloam.inference.checkpoint import Checkpoint
 from gloam.methods import registry
@@ -94,17 +96,21 @@ def test_every_variant_of_pretraining_ends_with_the_same_fine_tuning(variant: st
         assert before[0].recipe.train.epochs == 20
 
 
-def test_a_finished_training_is_not_repeated_and_a_stopped_one_goes_on(tmp_path: Path) -> None:
-    one = Training("cell", "sysu_mm01/base", ("--weights", "none"))
+def test_a_stopped_training_goes_on_and_a_finished_one_is_not_repeated(sysu_root: Path, tmp_path: Path) -> None:
+    words = (
+        f"--data.root {sysu_root} --data.height 48 --data.width 24 --data.workers 0 --method.arch tiny --weights none"
+    )
+    words += " --train.iterations 2 --train.epochs 2 --sampler.identities 2 --sampler.instances 2"
+    words += " --schedule.warmup-epochs 0 --train.accelerator cpu"
+    one = Training("cell", "sysu_mm01/base", tuple(words.split()))
     run = tmp_path / "cell"
-    fresh = ["train", "sysu_mm01/base", "--weights", "none", "--output", str(run), "--quiet"]
-    assert one.command(tmp_path) == fresh
-    (run / "checkpoints").mkdir(parents=True)
-    assert one.command(tmp_path) == fresh
-    (run / "checkpoints" / "last.ckpt").touch()
-    assert one.command(tmp_path) == ["train", "--resume", str(run), "--quiet"]
+    assert main([*one.command(tmp_path), "--stop-after", "1"]) == 0
+    assert not (run / "results.json").exists()
+    one.run(tmp_path)
+    assert [row["epoch"] for row in Checkpoint.load(run / "checkpoints" / "last.ckpt").history] == [0, 1]
     means = {"rank1": 0.25, "mAP": 0.125}
     (run / "results.json").write_text(json.dumps({"protocols": {"sysu_mm01/all_single": {"mean": means}}}))
+    shutil.rmtree(run / "checkpoints")
     # Nothing is started: that file is all there is to read.
     assert score(one.run(tmp_path)) == {"rank1": 25.0, "mAP": 12.5}
 

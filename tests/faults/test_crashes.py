@@ -73,6 +73,7 @@ def _names(run: Path) -> list[str]:
     return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.parent.name != "tensorboard")
 
 
+@pytest.mark.slow
 def test_killed_around_the_checkpoints(sysu_root: Path, tmp_path: Path) -> None:
     """The steps where a pair of files is for a moment not a pair."""
     points = [

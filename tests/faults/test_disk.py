@@ -36,6 +36,9 @@ def _commands(runs: dict[str, Path], sysu_root: Path, drawn: Path) -> dict[str, 
         "clips": ["clips", str(runs["clips"]), "--output", "{place}/clips.csv"],
         "draw": ["data", "draw", "sysu_mm01", "{place}/drawn", "--ids", "4", "--images", "1"],
         "gallery create": ["gallery", "create", "{place}/people.gallery", run, "--retention", "3"],
+        "export torch-export": ["export", run, "--output", "{place}/exported", "--format", "torch-export"],
+        "export safetensors": ["export", run, "--output", "{place}/exported", "--format", "safetensors"],
+        "export onnx": ["export", run, "--output", "{place}/exported", "--format", "onnx"],
         "demo": ["demo", "--output", "{place}/demo"],
         "train": ["train", "sysu_mm01/base", *small_words("sysu_mm01/base", drawn), "--output", "{place}/run"],
     }
@@ -58,12 +61,15 @@ def check(answer: dict[str, Any]) -> None:
     assert answer["err"].count("error:") == 1, told
     assert "Traceback" not in answer["err"] + answer["out"], told
     assert "Logging error" not in answer["err"], told
-    assert not [name for name in answer["left"] if ".tmp" in name], told
+    assert not [name for name in answer["left"] if ".tmp" in name or ".export-" in name], told
 
 
 def test_representatives(runs: dict[str, Path], sysu_root: Path, drawn: Path, tmp_path: Path) -> None:
     commands = _commands(runs, sysu_root, drawn)
-    cases = [_case("limit", commands[name]) for name in ("extract parquet", "evaluate", "curves", "train")]
+    cases = [
+        _case("limit", commands[name])
+        for name in ("extract parquet", "evaluate", "curves", "export safetensors", "train")
+    ]
     cases += [_case("below_file", commands[name]) for name in ("extract npz", "embedding")]
     cases.append(_resume("limit", runs, "train", "--resume", "{place}/run", "--quiet"))
     for answer in drive(cases, tmp_path / "places"):

@@ -28,9 +28,11 @@ cls = get_method("base")
 original, delay = cls.training_step, float(os.environ["DELAY"])
 
 def step(self, batch):
-    with open(os.environ["TRACE"], "a") as file:
+    with open(os.environ["TRACE"], "a+") as file:
         file.write("step\\n")
-    time.sleep(delay)
+        file.seek(0)
+        stands_still = len(file.readlines()) == int(os.environ["HOLD"])
+    time.sleep(600 if stands_still else delay)
     return original(self, batch)
 
 cls.training_step = step
@@ -44,9 +46,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start gloam in a process group of its own, as a terminal does; everything is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*words: str, delay: float = 0.0) -> subprocess.Popen[str]:
+    def begin(*words: str, delay: float = 0.0, hold: int = 0) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        environment |= {"TRACE": str(tmp_path / "trace"), "DELAY": str(delay)}
+        environment |= {"TRACE": str(tmp_path / "trace"), "DELAY": str(delay), "HOLD": str(hold)}
         (tmp_path / "trace").unlink(missing_ok=True)
         process = subprocess.Popen(
             [sys.executable, "-c", SLOW, *words],
@@ -94,6 +96,7 @@ def _end(process: subprocess.Popen[str], code: int) -> str:
     return err
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_names_the_command_that_goes_on(
     start: Callable[..., subprocess.Popen[str]], sysu_root: Path, tmp_path: Path
 ) -> None:
@@ -179,11 +182,11 @@ def test_a_killed_run_leaves_no_lock_and_a_running_one_does(
 ) -> None:
     run = tmp_path / "run"
     words = [*_words(sysu_root, tmp_path, run, data={"workers": 2}), "--resume", "auto"]
-    first = start(*words, delay=1)
-    _steps(tmp_path, 5, first)
-    err = _end(start(*words, delay=1), 2)
+    first = start(*words, hold=6)  # in the second epoch: there is a checkpoint
+    _steps(tmp_path, 6, first)
+    err = _end(start(*words), 2)
     assert f"in use by process {first.pid} on " in err
-    err = _end(start("train", "--resume", str(run), "--quiet", delay=1), 2)
+    err = _end(start("train", "--resume", str(run), "--quiet"), 2)
     assert f"in use by process {first.pid} on " in err
     first.kill()
     first.wait()
