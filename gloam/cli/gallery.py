@@ -95,19 +95,30 @@ def add(
     pattern: str | None = None,
     split: Literal["train", "query", "gallery"] | None = None,
     root: Path | None = None,
+    boxes: Path | None = None,
+    boxes_format: Literal["mot", "coco", "table"] | None = None,
+    start: str | None = None,
+    frame_rate: float | None = None,
+    frames_per_tracklet: int | None = None,
+    min_confidence: float | None = None,
+    max_gap: int | None = None,
+    box_class: str | None = None,
     model: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Add images, a table, part of a data set, or a feature file. What is there already is not embedded again.
+    """Add images, a table, part of a data set, a feature file, or a video with boxes.
+
+    What is there already is not embedded again.
 
     Example:
         gloam gallery add people.gallery photos/ --camera 3 --time 2026-03-01T08:00:00+01:00 --modality infrared
+        gloam gallery add people.gallery video.mp4 --boxes tracks.txt --start 2026-03-01T08:00:00Z --camera 3
 
     Args:
         gallery: folder or qdrant:// address.
         source: a folder of images; an image; a table (.csv, .tsv, .parquet) with the column path and, where known,
-            key, camera, time, modality, tracklet, person; a feature file; with --split, the folder of the run's data
-            set.
+            key, camera, time, modality, tracklet, person, box; a feature file; with --split, the folder of the run's
+            data set; with --boxes, a video or the folder of its frames.
         camera: of images that do not say it, as all further ones.
         time: when they were taken, ISO 8601 (without offset: UTC).
         modality: visible or infrared.
@@ -117,6 +128,15 @@ def add(
         pattern: how file names of a folder are read: "{pid}/c{cam}_*.jpg".
         split: read source as the data set of the gallery's run and take this part of it.
         root: folder that a table's paths are relative to; the table's folder if not given.
+        boxes: people in the video source, as a tracker wrote them.
+        boxes_format: mot (MOTChallenge text: frames and pixels from 1), coco (JSON, from 0) or table (CSV, Parquet,
+            from 0); by the file's ending if not given.
+        start: time of the video's first frame, ISO 8601 (without offset: UTC).
+        frame_rate: frames a second, where source is a folder of frames.
+        frames_per_tracklet: rows of each tracklet: its best frames, spread in time (4; video methods: one clip).
+        min_confidence: leave boxes out that state less (0).
+        max_gap: a track that is away for more frames comes back as another tracklet (150).
+        box_class: keep boxes of this class only, as the file calls it.
         model: run folder, where it is not the one that the gallery remembers.
         device: auto, cpu, cuda, cuda:1 ...
     """
@@ -132,6 +152,14 @@ def add(
             modality=modality,
             tracklet=tracklet,
             person=person,
+            boxes=boxes,
+            boxes_format=boxes_format,
+            start=start,
+            frame_rate=frame_rate,
+            frames_per_tracklet=frames_per_tracklet,
+            min_confidence=min_confidence,
+            max_gap=max_gap,
+            box_class=box_class,
         )
         say(f"{gallery}: {done}; {len(opened):,} rows in all")
         for line in done.unreadable[:5]:

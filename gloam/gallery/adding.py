@@ -10,20 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from gloam.datasets.folder_pattern import compile_pattern
 from gloam.datasets.records import DatasetSplits, Modality, Record
 from gloam.errors import GloamError
+from gloam.gallery.boxes import box_columns, pixels_of
 from gloam.gallery.contract import Catalogue
 from gloam.gallery.engines.contract import VectorIndex
 from gloam.gallery.rows import Row, plain
 from gloam.gallery.tables import modality_number, read_table, rows_of_table
 from gloam.gallery.thumbnails import thumbnail
+from gloam.image_files import UnreadableImage
 from gloam.inference.features import Features
 from gloam.inference.model import Model
 from gloam.inference.sources import ArrayStore, find_records, open_records
+from gloam.pixels.decode import read_rgb, resize_rgb
+from gloam.pixels.video import is_video
 from gloam.progress import progress_bar
+from gloam.recipes.recipe import DataConfig
 
 FEATURE_BATCH = 5000  # rows per transaction
 _IMAGE_BATCH, _CLIP_BATCH = 512, 16
@@ -39,12 +45,16 @@ class Addition:
         updated: rows that were there with other content.
         unchanged: rows that were there already, with the same image and the same facts.
         unreadable: images that could not be decoded, with the reason; they are not in the gallery.
+        empty: boxes that lie outside of their frame, have no area, or repeat another.
+        unsure: boxes below the wanted confidence.
     """
 
     new: int = 0
     updated: int = 0
     unchanged: int = 0
     unreadable: list[str] = field(default_factory=list)
+    empty: int = 0
+    unsure: int = 0
 
     @property
     def rows(self) -> int:
@@ -53,6 +63,8 @@ class Addition:
 
     def __str__(self) -> str:
         bad = f", {len(self.unreadable):,} unreadable" if self.unreadable else ""
+        bad += f", {self.empty:,} boxes without area in their frame" if self.empty else ""
+        bad += f", {self.unsure:,} boxes below the confidence" if self.unsure else ""
         return f"{self.new:,} new, {self.updated:,} updated, {self.unchanged:,} unchanged{bad}"
 
 
@@ -146,12 +158,8 @@ def _add_batch(
         old = stored.get(row.key)
         # A name that a user gave stays: sources rarely know it.
         row = row if row.person is not None or old is None else row._replace(person=old.person)
-        if old is None or old.sha256 != row.sha256:
-            if old is not None and old.root != row.root:
-                raise GloamError(
-                    f"The gallery has another image under the key {plain(row.key)}, from {plain(old.root)}. Give this "
-                    "source names of its own with --prefix."
-                )
+        if old is None or old.sha256 != row.sha256 or old.box != row.box:
+            check_owner(row, old)
             wanted.append((row, record))
         elif old == row:
             total.unchanged += 1
@@ -176,6 +184,15 @@ def _add_batch(
     total.updated += added.updated
 
 
+def check_owner(row: Row, old: Row | None) -> None:
+    """Raise GloamError where another folder's image has the key of a row that is to be embedded."""
+    if old is not None and old.root != row.root:
+        raise GloamError(
+            f"The gallery has another image under the key {plain(row.key)}, from {plain(old.root)}. Give this "
+            "source names of its own with --prefix."
+        )
+
+
 def decode(batch: Sequence[tuple[Row, Record]], model: Model) -> tuple[list[tuple[Row, Record]], NDArray[np.uint8]]:
     """Images of rows of any folders at the model's size; rows without a readable image are left out.
 
@@ -188,7 +205,13 @@ def decode(batch: Sequence[tuple[Row, Record]], model: Model) -> tuple[list[tupl
     kept: list[tuple[Row, Record]] = []
     parts = [np.empty((0, 3, data.height, data.width), np.uint8)]
     for root in dict.fromkeys(row.root for row, _ in batch):
-        part = [pair for pair in batch if pair[0].root == root]
+        boxed = [pair for pair in batch if pair[0].root == root and pair[0].box is not None]
+        for pair, crop in _boxed(boxed, data):
+            kept.append(pair)
+            parts.append(crop[None])
+        part = [pair for pair in batch if pair[0].root == root and pair[0].box is None]
+        if not part:
+            continue
         records = [record for _, record in part]
         try:
             config = data.model_copy(update={"cache": "off", "on_bad_image": "fail"})
@@ -205,6 +228,24 @@ def decode(batch: Sequence[tuple[Row, Record]], model: Model) -> tuple[list[tupl
         kept += _matched(part, found)
         parts.append(pixels)
     return kept, np.concatenate(parts)
+
+
+def _boxed(
+    batch: Sequence[tuple[Row, Record]], data: DataConfig
+) -> Iterator[tuple[tuple[Row, Record], NDArray[np.uint8]]]:
+    """Boxes cut from their images, at the model's size; every image is opened once."""
+    by_path: dict[str, list[tuple[Row, Record]]] = {}
+    for pair in batch:
+        by_path.setdefault(pair[1].paths[0], []).append(pair)
+    for path, pairs in by_path.items():
+        try:
+            image = read_rgb(Path(pairs[0][0].root) / path, data.stretch)
+        except UnreadableImage:
+            continue
+        for row, record in pairs:
+            place = None if row.box is None else pixels_of(row.box, image.width, image.height)
+            if place is not None:
+                yield (row, record), resize_rgb(image.crop(place), data.height, data.width, data.interpolation)
 
 
 def _matched(part: Sequence[tuple[Row, Record]], found: Sequence[Record]) -> Iterator[tuple[Row, Record]]:
@@ -259,15 +300,24 @@ def rows_of_source(
         ]
         return list(_named(records, folder, [{**fact, **given} for fact in facts], prefix))
     source = Path(source)
+    if is_video(source):
+        raise GloamError(
+            f"Where are the people in {source.name}? Give a tracker's boxes: --boxes tracks.txt (docs/gallery.md), "
+            "or detect= in Python."
+        )
     number = modality_number(modality or "visible")
     if source.is_file() and source.suffix.lower() in _TABLES:
         folder = (root or source.parent).resolve()
-        rows = rows_of_table(read_table(source), root=str(folder), prefix=prefix, modality=number, **given)
-        if boxed := [row for row in rows if row.box is not None or row.frame is not None]:
+        table = read_table(source)
+        if "box" not in table and (boxes := box_columns(table)) is not None:
+            table = table.assign(box=pd.Series(boxes, index=table.index, dtype=object))
+        rows = rows_of_table(table, root=str(folder), prefix=prefix, modality=number, **given)
+        if frames := [row for row in rows if row.frame is not None]:
             raise GloamError(
-                f"{source}: the row {plain(boxed[0].key)} is a box or a frame of a larger image. Cut the boxes "
-                "out first, and give features or images of single people."
+                f"{source}: the row {plain(frames[0].key)} is a frame of a video. Add the video itself, with "
+                f"--boxes {source.name}."
             )
+        rows = [_named_by_box(row, prefix) for row in rows]
         return [(row, Record((row.path or "",), -1, row.camera, Modality(row.modality), -1)) for row in rows]
     records, folder = find_records(source, model.recipe.data, "visible")
     facts_: list[dict[str, Any]] = [{"modality": number, **given} for _ in records]
@@ -279,6 +329,13 @@ def rows_of_source(
                 raise GloamError(f"{plain(record.paths[0])} does not match the pattern {pattern!r}.")
             fact.update(_pattern_facts(found))
     return list(_named(records, folder, facts_, prefix))
+
+
+def _named_by_box(row: Row, prefix: str) -> Row:
+    """An image shows several people: without a key of its own, the row of a box is called by path and box."""
+    if row.box is None or row.key != f"{prefix}{row.path}":
+        return row
+    return row._replace(key=f"{row.key}#" + ",".join(f"{value:g}" for value in row.box))
 
 
 def _pattern_facts(found: dict[str, str]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from gloam.gallery.where import EVERYTHING, Where
 
 if TYPE_CHECKING:
     from gloam.gallery.adding import Addition
+    from gloam.gallery.ingest import Detect
     from gloam.gallery.reembed import Reembedding
     from gloam.inference.features import Features
     from gloam.inference.model import Model
@@ -141,8 +142,13 @@ class Gallery(Upkeep):
         person: str | None = None,
         thumbnails: Sequence[bytes | None] | None = None,
         progress: bool = True,
+        boxes: str | Path | None = None,
+        detect: Detect | None = None,
+        **footage: Any,
     ) -> Addition:
-        """Add images or features. Keys that exist are updated; a call that was killed continues where it was.
+        """Add images, features, or the people of a video.
+
+        Keys that exist are updated; a call that was killed continues where it was.
 
         Args:
             source: a folder, image, table or feature file, ``DatasetSplits``, or ``Features``. The table of features
@@ -159,6 +165,12 @@ class Gallery(Upkeep):
             person: name.
             thumbnails: WebP images of ``Features``, one (or None) each.
             progress: show a bar.
+            boxes: where people are in the video (or folder of frames) ``source``: a file of a tracker.
+            detect: finds them, instead of a file: a frame ``(H, W, 3)`` uint8 RGB to (left, top, width, height[,
+                confidence[, track]]) each, pixels from 0.
+            **footage: with either: ``boxes_format`` (``mot``, ``coco``, ``table``), ``start`` (time of the first frame,
+                as ``time``), ``frame_rate`` (of a folder), ``frames_per_tracklet``, ``min_confidence``, ``max_gap``
+                (frames), ``box_class``; see :func:`gloam.gallery.ingest.add_video`.
 
         Returns:
             What is stored, durably.
@@ -171,6 +183,38 @@ class Gallery(Upkeep):
         from gloam.gallery.tables import is_feature_file
         from gloam.inference.features import Features
 
+        if boxes is not None or detect is not None:
+            from gloam.gallery.ingest import add_video
+
+            if split or pattern or root or tracklet or time is not None or thumbnails is not None:
+                raise GloamError(
+                    "split, pattern, root, tracklet, time and thumbnails mean nothing for a video with boxes: the "
+                    "boxes name tracklets, and start says when the first frame was taken."
+                )
+            if not isinstance(source, str | Path):
+                raise GloamError(
+                    f"A {type(source).__name__} has no boxes: give a video file or a folder of its frames."
+                )
+            chosen = self.model if model is None else model
+            self.take_calibration(chosen)
+            done = add_video(
+                self.catalogue,
+                self.index,
+                chosen,
+                Path(source),
+                boxes=None if boxes is None else Path(boxes),
+                detect=detect,
+                prefix=prefix,
+                camera=camera,
+                modality=modality,
+                person=person,
+                progress=progress,
+                **footage,
+            )
+            self.tune(progress=progress)
+            return done
+        if unused := [name for name, value in footage.items() if value is not None]:
+            raise GloamError(f"{', '.join(unused)}: only with the boxes of a video (boxes=, --boxes).")
         given: dict[str, Any] = {"camera": camera, "time": microseconds(time), "tracklet": tracklet, "person": person}
         if isinstance(source, str | Path) and split is None and is_feature_file(Path(source)):
             from gloam.gallery.transfer import load_features

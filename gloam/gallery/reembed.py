@@ -181,8 +181,8 @@ def _no_file(row: Row) -> str:
         return "it was added without a file"
     if row.frames > 1:
         return "it is a tracklet of several files: add it again with the new model"
-    if row.frame is not None or row.box is not None:
-        return "it is a part of a larger image or video: add that again, or reembed from thumbnails"
+    if row.frame is not None:
+        return "it is a frame of a video: add that again with the new model, or reembed from thumbnails"
     return ""
 
 

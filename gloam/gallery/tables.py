@@ -116,16 +116,22 @@ def modality_number(value: Any) -> int:
     return int(MODALITY_WORDS[word])
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """None, NaN, NaT or empty text."""
     return value is None or value is pd.NaT or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _text(value: Any) -> str | None:
-    return None if _missing(value) else str(value)
+    return None if is_missing(value) else str(value)
 
 
-def _number(value: Any) -> int | None:
-    if _missing(value):
+def whole_number(value: Any) -> int | None:
+    """A cell as a whole number; None for an empty one.
+
+    Raises:
+        GloamError: something else.
+    """
+    if is_missing(value):
         return None
     try:
         number = float(value)
@@ -137,7 +143,7 @@ def _number(value: Any) -> int | None:
 
 
 def _person(value: Any) -> str | None:
-    return None if _missing(value) or value == -1 or value == "-1" else str(value)
+    return None if is_missing(value) or value == -1 or value == "-1" else str(value)
 
 
 def _box(value: Any) -> tuple[float, float, float, float] | None:
@@ -146,7 +152,7 @@ def _box(value: Any) -> tuple[float, float, float, float] | None:
             value = json.loads(value if value.startswith("[") else f"[{value}]")
         except ValueError:
             value = ()
-    if not hasattr(value, "__len__") and _missing(value):
+    if not hasattr(value, "__len__") and is_missing(value):
         return None
     if isinstance(value, str) and not value:
         return None
@@ -161,18 +167,18 @@ def _digest(value: Any) -> bytes | None:
     if isinstance(value, bytes):
         return value
     try:
-        return None if _missing(value) else bytes.fromhex(value)
+        return None if is_missing(value) else bytes.fromhex(value)
     except (TypeError, ValueError):
         return None
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "frame": _number,
+    "frame": whole_number,
     "box": _box,
-    "frames": _number,
-    "camera": _number,
+    "frames": whole_number,
+    "camera": whole_number,
     "time": microseconds,
-    "modality": lambda value: None if _missing(value) else modality_number(value),
+    "modality": lambda value: None if is_missing(value) else modality_number(value),
     "person": _person,
     "sha256": _digest,
 }

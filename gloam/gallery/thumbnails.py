@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gloam.gallery.boxes import pixels_of
 from gloam.gallery.rows import Row
 from gloam.image_files import UnreadableImage
 from gloam.pixels.decode import read_rgb
@@ -26,18 +27,18 @@ def thumbnail_of(row: Row) -> bytes | None:
     """A small WebP of a row's image file; None where there is none, none that can be read, or another one by now."""
     if row.path is None or row.frame is not None:
         return None
-    place = Path(row.root) / row.path
+    file = Path(row.root) / row.path
     try:
-        if row.sha256 is not None and row.frames == 1 and hashlib.sha256(place.read_bytes()).digest() != row.sha256:
+        if row.sha256 is not None and row.frames == 1 and hashlib.sha256(file.read_bytes()).digest() != row.sha256:
             return None
-        image = read_rgb(place)
+        image = read_rgb(file)
     except (OSError, UnreadableImage):
         return None
     if row.box is not None:
-        left, top, width, height = row.box
-        image = image.crop((round(left), round(top), round(left + width), round(top + height)))
-        if not image.width or not image.height:
+        place = pixels_of(row.box, image.width, image.height)
+        if place is None:
             return None
+        image = image.crop(place)
     return _webp(image, 75)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,6 +153,58 @@ def _read_in_order(
                 if position == len(wanted):
                     return
     raise _bad(video.path, f"it ends before image {wanted[position]} of {video.length}")
+
+
+def presentation_times(video: VideoIndex) -> NDArray[np.int64]:
+    """When each image is shown: ``(L,)`` microseconds after the first. Files without times (AVI) have a frame rate.
+
+    Raises:
+        GloamError: neither times nor a frame rate.
+    """
+    with _open(_library(), video.path) as (_, stream):
+        if video.times is not None:
+            unit = Fraction(stream.time_base)
+            ticks = video.times - video.times[0]
+        elif stream.average_rate:
+            unit, ticks = 1 / Fraction(stream.average_rate), np.arange(video.length)
+        else:
+            raise _bad(video.path, "it states neither times nor a frame rate")
+    return np.array([round(tick * unit * 1_000_000) for tick in ticks.tolist()], dtype=np.int64)
+
+
+def walk_frames(video: VideoIndex, wanted: Iterable[int] | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Images of a video in order, at full size and upright (turned as the file's orientation mark says).
+
+    The file is decoded once, from its start to the last wanted image; others are neither converted nor kept.
+
+    Args:
+        video: from :func:`scan_video`.
+        wanted: numbers of images; None: all.
+
+    Yields:
+        The number and ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        GloamError: the file is damaged.
+    """
+    numbers = range(video.length) if wanted is None else sorted(set(wanted))
+    rest = iter(numbers)
+    target = next(rest, None)
+    if target is None:
+        return
+    with _open(_library(), video.path) as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            if number != target:
+                continue
+            if frame.is_corrupt:
+                raise _bad(video.path, f"image {number} is damaged")
+            # The mark says how far to turn the image counterclockwise, in steps of 90 degrees.
+            turns = round(getattr(frame, "rotation", 0) / 90) % 4
+            yield number, np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+            target = next(rest, None)
+            if target is None:
+                return
+    raise _bad(video.path, f"it ends before image {target} of {video.length}")
 
 
 class VideoStore:

@@ -19,6 +19,7 @@ from gloam.gallery.where import Where
 from gloam.inference.features import Features
 from gloam.inference.model import Model
 from gloam.training.run import train
+from tests.gallery.drawn_video import frames, write_video
 from tests.training.tiny import tiny_recipe
 
 
@@ -138,8 +139,8 @@ def test_tables_patterns_and_splits_say_who_is_where(
     assert (rows["c1/0001.png"].camera, rows["c1/0001.png"].modality, rows["c1/0001.png"].time) == (8, 0, None)
     expected = model.embed([photos / "c0/0000.png"], modality="infrared", progress=False).numpy()
     np.testing.assert_array_equal(gallery.index.vectors(["first"]), expected.astype(np.float16).astype(np.float32))
-    (photos / "boxes.csv").write_text('path,box\nc0/0000.png,"1,2,3,4"\n')
-    with pytest.raises(GloamError, match="box"):
+    (photos / "boxes.csv").write_text('path,box,frame\nc0/0000.png,"1,2,3,4",7\n')
+    with pytest.raises(GloamError, match="--boxes"):
         gallery.add(photos / "boxes.csv", progress=False)
     (photos / "boxes.csv").unlink()
     (photos / "people.csv").unlink()
@@ -180,6 +181,23 @@ def test_another_model_is_refused_and_both_are_named(
     moved = shutil.copytree(runs[1], tmp_path / "moved")
     with gloam.open_gallery(tmp_path / "g", run=moved) as opened, pytest.raises(GloamError, match="moved"):
         opened.add(photos, progress=False)
+
+
+def test_people_of_a_video_are_what_the_model_embeds_of_their_crops(tmp_path: Path, model: Model) -> None:
+    images = frames(4)
+    video = write_video(tmp_path / "v.mkv", images)
+    gallery = create(tmp_path, model, thumbnails=True)
+    (tmp_path / "t.txt").write_text("".join(f"{n + 1},7,{11 + n},6,{20 + n},40,0.5\n" for n in range(4)))
+    assert gallery.add(video, boxes=tmp_path / "t.txt", modality="infrared", progress=False).new == 5
+    crops = [image[5:45, 10 + n : 30 + 2 * n] for n, image in enumerate(images)]
+    expected = model.embed(crops, modality="infrared", progress=False).numpy()
+    found = gallery.index.vectors([f"v.mkv#t7/f{n}" for n in range(4)])
+    np.testing.assert_array_equal(found, expected.astype(np.float16).astype(np.float32))
+    mean = expected.mean(axis=0)
+    assert gallery.index.vectors(["v.mkv#t7"])[0] @ mean == pytest.approx(np.linalg.norm(mean), abs=1e-3)
+    assert gallery.search("tracklet:v.mkv#t7", top=1).keys == []
+    hits = gallery.search(crops[2], modality="infrared", top=1)
+    assert hits.keys[0] == "v.mkv#t7/f2"
 
 
 def test_nothing_that_was_searched_or_added_stays_in_a_cache(
