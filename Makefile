@@ -4,12 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup setup-locked constraints demo test test-faults lint bench clean
+.PHONY: setup setup-locked constraints demo demo-serve test test-browser test-faults lint bench clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev,infomap,loggers,onnx,qdrant,search,ssl,video]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,infomap,loggers,onnx,qdrant,search,serve,ssl,video]"
 	touch $(STAMP)
 
 setup: $(STAMP)  ## create .venv and install gloam with its test tools
@@ -38,6 +38,15 @@ lint: setup  ## formatting, lint rules, floors of the package, static types
 
 test: lint  ## lint, then the whole default test suite
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadscope
+
+test-browser: setup  ## the search page and reports in a real Chromium, which it installs (Debian, Ubuntu; npm for axe-core)
+	test -n "$$(command -v chromedriver)" || { apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; }
+	$(BIN)/python -m pip install --quiet selenium
+	test -f .axe/node_modules/axe-core/axe.min.js || npm install --silent --prefix .axe axe-core
+	GLOAM_AXE=$(CURDIR)/.axe/node_modules/axe-core/axe.min.js $(BIN)/python -m pytest -m browser
+
+demo-serve: setup  ## the demo, then its gallery on a page
+	$(BIN)/gloam demo --serve
 
 test-faults: setup  ## kills, full disks, signals, short memory, hostile files (docs/reliability.md): minutes
 	$(BIN)/python -m pytest -n 2 --dist loadscope tests/faults tests/inference/test_checkpoint.py tests/pixels \

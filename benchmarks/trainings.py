@@ -6,7 +6,6 @@ import csv
 import json
 import multiprocessing
 import os
-import shutil
 import statistics
 import sys
 from collections.abc import Sequence
@@ -33,11 +32,8 @@ class Training:
     flags: tuple[str, ...]
 
     def command(self, output: Path) -> list[str]:
-        """The words after ``gloam``; they go on with a run that was stopped."""
-        run = output / self.name
-        if (run / "checkpoints" / "last.ckpt").is_file():
-            return ["train", "--resume", str(run), "--quiet"]
-        return ["train", self.recipe, *self.flags, "--output", str(run), "--quiet"]
+        """The words after ``gloam``; they begin a run or go on with one that was stopped."""
+        return ["train", self.recipe, *self.flags, "--output", str(output / self.name), "--resume", "auto", "--quiet"]
 
     def run(self, output: Path) -> Path:
         """Train unless it is done; the log goes beside the run's folder.
@@ -49,9 +45,6 @@ class Training:
         if (folder / "results.json").is_file():
             return folder
         command = self.command(output)
-        if "--resume" not in command and folder.exists():
-            # Stopped before its first checkpoint: nothing in it can be gone on with.
-            shutil.rmtree(folder)
         print("gloam", " ".join(command), file=sys.stderr, flush=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         process = _processes().Process(target=_gloam, args=(command, f"{folder}.log"))

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from gloam.inference.model import Model
     from gloam.methods import create_method, list_methods
     from gloam.recipes.recipe import list_recipes, load_recipe
+    from gloam.serve.client import Client
     from gloam.training.run import train
 
 # Public name -> module that defines it.
 _PUBLIC = {
+    "Client": "gloam.serve.client",
     "Calibration": "gloam.evaluation.calibration",
     "Features": "gloam.inference.features",
     "Gallery": "gloam.gallery.gallery",
@@ -60,6 +62,7 @@ _PUBLIC = {
 
 __all__ = [
     "Calibration",
+    "Client",
     "Features",
     "Gallery",
     "GloamError",

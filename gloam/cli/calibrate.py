@@ -79,7 +79,7 @@ def calibrate(
         run,
         data_root=data,
         data_name=dataset,
-        data_options=dataset_options(option),
+        data_options=dataset_options(dataset, option),
         part=part,
         other_people=other_people,
         targets=fmr,

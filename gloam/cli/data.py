@@ -47,7 +47,7 @@ def data_check(name: str, root: Path, /, strict: bool = False, option: tuple[str
     from gloam.datasets.check import check
     from gloam.recipes.fitting import find_fitting
 
-    report = check(name, root, strict=strict, **dataset_options(option))
+    report = check(name, root, strict=strict, **dataset_options(name, option))
     console().print(report)
     for line in find_fitting(report.splits).lines():
         console().print(line, highlight=False)
@@ -105,10 +105,17 @@ def _entry(cls: type[Dataset]) -> Entry:
     return Entry(cls.name, lines, cls.describe())
 
 
-def dataset_options(words: Sequence[str]) -> dict[str, Any]:
-    """Words like ``trial=3`` to keyword arguments; values are read as in a recipe."""
-    import yaml
+def dataset_options(name: str | None, words: Sequence[str]) -> dict[str, Any]:
+    """``trial=3`` and the like to keyword arguments; options that are texts are taken as they stand."""
+    from gloam.datasets import get_dataset
+    from gloam.recipes.reading import parse_yaml
+
+    known = {} if name is None else get_dataset(name).options
+
+    def is_text(key: str) -> bool:
+        return key in known and (known[key].default is None or isinstance(known[key].default, str))
 
     if wrong := [word for word in words if not word.partition("=")[0].isidentifier() or "=" not in word]:
         raise GloamError(f"{wrong[0]!r} is not of the form KEY=VALUE, for example --option trial=3.")
-    return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
+    pairs = [(key, value) for key, _, value in (word.partition("=") for word in words)]
+    return {key: value if is_text(key) else parse_yaml(value, f"--option {key}") for key, value in pairs}

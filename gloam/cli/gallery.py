@@ -158,6 +158,7 @@ def search(
     like: tuple[str, ...] = (),
     unlike: tuple[str, ...] = (),
     fmr: float | None = None,
+    prior: float | None = None,
     exact: bool = False,
     query_modality: ModalityName = "visible",
     model: Path | None = None,
@@ -188,13 +189,16 @@ def search(
         expand: mean the query with so many neighbours first.
         like: keys that show the person.
         unlike: keys that do not; no row is hidden.
-        fmr: show only what keeps this false match rate; needs a calibrated gallery.
+        fmr: show only what keeps this false match rate, by the threshold of its pair of modalities; needs a calibrated
+            gallery and one query.
+        prior: show probabilities, if one in so many people is the one who is asked for; needs a calibrated gallery.
         exact: compare every row.
         query_modality: modality of query images.
         model: run folder, where it is not the one that the gallery remembers.
         device: auto, cpu, cuda, cuda:1 ...
         output: .html (with thumbnails), .csv or .json file to write.
     """
+    from gloam.evaluation.calibration import one_in
     from gloam.gallery.hits import check_hits_format
     from gloam.gallery.where import Where
 
@@ -214,6 +218,7 @@ def search(
             like=like,
             unlike=unlike,
             fmr=fmr,
+            prior=None if prior is None else one_in(prior),
             exact=exact,
             modality=query_modality,
         )
@@ -234,13 +239,22 @@ def open_there(gallery: str, *, run: Path | None = None, device: str = "cpu") ->
 
 def _hit_table(hits: Hits, *, grouped: bool) -> Table:
     """Columns in which nothing is known are left out; keys are never cut."""
+    from gloam.gallery.confidence import percent
+
     told = [hit.to_dict() for hit in hits]
     optional = [name for name in ("time", "tracklet", "person", "marked") if any(line[name] for line in told)]
-    table = Table("", "score")
+    reranked = any(hit.distance is not None for hit in hits)
+    prior = next((hit.prior for hit in hits if hit.probability is not None), None)
+    table = Table("", "score", *(["distance"] if reranked else []))
+    if prior is not None:
+        table.add_column(f"probability, if one in {1 / prior:,.0f}")
     for name in ("key", "camera", "modality", *optional, *(["rows"] if grouped else [])):
         table.add_column(name, overflow="fold")
     for rank, (hit, line) in enumerate(zip(hits, told, strict=True), start=1):
-        cells = [rank, f"{hit.score:.3f}", line["key"], line["camera"], line["modality"]]
+        cells = [rank, f"{hit.score:.3f}"]
+        cells += ["" if hit.distance is None else f"{hit.distance:.3f}"] if reranked else []
+        cells += [] if prior is None else ["-" if hit.probability is None else percent(hit.probability)]
+        cells += [line["key"], line["camera"], line["modality"]]
         cells += [line[name] or "" for name in optional] + ([len(hit.members)] if grouped else [])
         table.add_row(*map(cell, cells))
     return table

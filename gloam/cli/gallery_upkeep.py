@@ -40,6 +40,28 @@ def info(gallery: str, /, measure: bool = False) -> None:
         console().print(table)
 
 
+def calibrate(gallery: str, source: Path | None = None, /) -> None:
+    """Copy a run's calibration into a gallery that was made before it: thresholds and probabilities for its scores.
+
+    Example:
+        gloam gallery calibrate people.gallery
+
+    Args:
+        gallery: folder or qdrant:// address.
+        source: a calibration.json, or the run's folder where it is not the one that the gallery remembers.
+    """
+    from gloam.evaluation.calibration import Calibration, calibration_file
+    from gloam.gallery.confidence import describe_calibration
+
+    with open_there(gallery) as opened:
+        place = Path(opened.space.run) if source is None and opened.space.run else source
+        if place is None:
+            raise GloamError("The gallery does not know where its model's run is. Give a calibration.json.")
+        found = Calibration.load(place if place.suffix == ".json" else calibration_file(place))
+        opened.calibrate(found)
+        say(f"{gallery}: {describe_calibration(opened.space)}")
+
+
 def verify(gallery: str, /) -> int:
     """Read all of a gallery: structure, checksums, vectors, audit, codes. Finishes erasures. Exit code 2: damage.
 
@@ -91,11 +113,12 @@ def erase(
         score: least cosine with --near.
         yes: erase; without it the rows are listed only.
         patience: seconds to wait for other processes that still read the old state.
-        keep_file: do not write the file anew (which needs as much free space as the gallery, and alone is sure to leave
-            no copy); gloam gallery verify does it later.
+        keep_file: do not write the file anew (which needs twice its size in free space, and alone is sure to leave no
+            copy); gloam gallery verify does it later.
         query_modality: modality of the image --near.
         device: auto, cpu, cuda, cuda:1 ...
     """
+    from gloam.gallery.rows import MODALITIES, time_text
     from gloam.gallery.where import Where
 
     with open_there(gallery, device=device) as opened:
@@ -106,8 +129,13 @@ def erase(
             say("no row matches: nothing to erase")
             return 0
         if not yes:
-            for key in chosen[:_PREVIEW]:
-                say(key)
+            known = opened.catalogue.rows(chosen[:_PREVIEW])
+            for row in known.values():
+                facts = [f"camera {row.camera}", MODALITIES[row.modality], time_text(row.time)]
+                facts += [
+                    f"{what} {name}" for what, name in (("tracklet", row.tracklet), ("person", row.person)) if name
+                ]
+                say("  ".join([row.key, *filter(None, facts)]))
             more = f" ({len(chosen) - _PREVIEW:,} more)" if len(chosen) > _PREVIEW else ""
             say(f"{len(chosen):,} rows would be erased{more}. Repeat the command with --yes to erase them.")
             return 0

@@ -12,8 +12,8 @@ from typing import Any
 import tyro
 
 from gloam import __version__, plugins
-from gloam.cli import cache, calibrate, data, export, gallery, gallery_upkeep, reports, runs, start, train
-from gloam.cli.parsing import parse
+from gloam.cli import cache, calibrate, data, export, gallery, gallery_upkeep, reports, runs, serve, start, train
+from gloam.cli.parsing import in_words, parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
 from gloam.interruption import Interrupted, listening
@@ -31,12 +31,16 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "cache clear": cache.cache_clear,
     "recipes": train.recipes,
     "train": train.train,
+    "runs": train.runs,
     "evaluate": runs.evaluate,
     "results": reports.results,
     "compare": reports.compare,
+    "report": reports.report,
+    "reproduce": reports.reproduce,
     "calibrate": calibrate.calibrate,
     "extract": runs.extract,
     "export": export.export,
+    "publish": export.publish,
     "rank-list": runs.rank_list,
     "embedding": runs.embedding,
     "curves": runs.curves,
@@ -45,6 +49,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gallery create": gallery.create,
     "gallery add": gallery.add,
     "gallery search": gallery.search,
+    "gallery calibrate": gallery_upkeep.calibrate,
     "gallery info": gallery_upkeep.info,
     "gallery verify": gallery_upkeep.verify,
     "gallery erase": gallery_upkeep.erase,
@@ -54,6 +59,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "gallery export": gallery_upkeep.export,
     "gallery import": gallery_upkeep.import_,
     "gallery merge": gallery_upkeep.merge,
+    "serve": serve.serve,
     "doctor": start.doctor,
 }
 
@@ -109,9 +115,12 @@ def _dispatch(words: list[str]) -> int:
     if command is train.train:
         train.train(rest, modules)
         return 0
+    if command is reports.reproduce:
+        reports.reproduce(rest, modules)
+        return 0
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
-    return int(parse(command, rest, prog=f"gloam {name}", description=description, config=style) or 0)
+    return int(parse(in_words(command), rest, prog=f"gloam {name}", description=description, config=style) or 0)
 
 
 def _take_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:

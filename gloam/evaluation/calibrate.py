@@ -26,7 +26,6 @@ from gloam.evaluation.calibration import (
 )
 from gloam.evaluation.error_rates import LARGEST_RATE, DrawnRates, curve_bins, equal_error_rate, last_bin
 from gloam.evaluation.pair_scores import (
-    PAIRS,
     People,
     ScoreCounts,
     bin_scores,
@@ -34,6 +33,7 @@ from gloam.evaluation.pair_scores import (
     identity_pairs,
     resample_rates,
 )
+from gloam.evaluation.pairs import PAIRS
 from gloam.evaluation.probabilities import brier_score, expected_calibration_error, fit_isotonic, fit_logistic, sigmoid
 from gloam.search.arrays import as_choice, as_features, as_ids, as_whole_number
 from gloam.search.distances import unit_rows
@@ -221,7 +221,7 @@ def _calibrate_pair(
         target for target in sorted(targets, reverse=True) if supports(target, impostors, between) and fmr[0] <= target
     ]
     bins = curve_bins(fmr, impostors)
-    drawn_fmr, drawn_fnmr = resample_rates(people, name, bins, weights)
+    drawn_fmr, drawn_fnmr, paired = resample_rates(people, name, bins, weights)
     drawn = DrawnRates(
         fmr[bins],
         fnmr[bins],
@@ -230,7 +230,7 @@ def _calibrate_pair(
         drawn_fnmr,
         confidence=confidence,
         floor=0.1 / impostors,
-        identities=min(identities, genuine),
+        identities=paired,
         genuine_pairs=genuine,
     )
     thresholds = []

@@ -12,16 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gloam.atomic import write_text
-from gloam.datasets.records import CameraRule, Modality
-from gloam.errors import GloamError, did_you_mean
-from gloam.evaluation.pair_scores import PAIRS
+from gloam.datasets.records import CameraRule
+from gloam.errors import GloamError
+from gloam.evaluation.pairs import Pair, pair_name
 from gloam.evaluation.probabilities import logit, sigmoid
 
 FILE = "calibration.json"
 FORMAT: Literal[1] = 1
 FEW_IDENTITIES = 100
 Interval = tuple[float, float]
-Pair = str | tuple[str | Modality, str | Modality]
 ProbabilityKind = Literal["logistic", "isotonic"]
 
 
@@ -343,20 +342,6 @@ def calibration_file(run: str | Path) -> Path:
     if path.is_file():
         path = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return path / FILE
-
-
-def pair_name(pair: Pair) -> str:
-    """The name of a pair of modalities, whatever their order.
-
-    Raises:
-        GloamError: no such pair.
-    """
-    words = pair.split("-") if isinstance(pair, str) else list(pair)
-    kinds = [str(word.name if isinstance(word, Modality) else word).upper() for word in words]
-    if len(kinds) == 2 and all(kind in Modality.__members__ for kind in kinds):
-        first, second = sorted(Modality[kind] for kind in kinds)
-        return f"{first.name}-{second.name}".lower()
-    raise GloamError(f"There is no pair of modalities {pair!r}. {did_you_mean(str(pair), PAIRS)}")
 
 
 def checked_prior(prior: float) -> float:

@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 
 
 def last_bin(fmr: NDArray[np.float64], target: float) -> int:
-    """The last bin up to which the rate stays at most the target; above all scores if the first one exceeds it."""
+    """The last bin up to which the rate stays at most the target; the first one if even that exceeds it."""
     return max(int(np.searchsorted(fmr, target * (1 + 1e-12), side="right")) - 1, 0)
 
 
@@ -28,10 +28,11 @@ def curve_bins(fmr: NDArray[np.float64], impostors: int) -> NDArray[np.int64]:
 
 
 def equal_error_rate(fmr: NDArray[np.float64], fnmr: NDArray[np.float64]) -> float:
-    """Where the two rates cross, on the line between the thresholds before and behind it."""
-    behind = int(np.argmax(fmr >= fnmr))
-    if behind == 0:
-        return float(fmr[0] + fnmr[0]) / 2
+    """Where the two rates cross, on the line between the thresholds before and behind it; else the end next to it."""
+    crossed = fmr >= fnmr
+    behind = int(np.argmax(crossed)) if crossed.any() else -1
+    if behind < 1:
+        return float(fmr[behind] + fnmr[behind]) / 2
     before = behind - 1
     gap, next_gap = fnmr[before] - fmr[before], fnmr[behind] - fmr[behind]
     share = gap / (gap - next_gap) if gap != next_gap else 0.0

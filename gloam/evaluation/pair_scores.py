@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gloam.datasets.records import CameraRule, Modality
+from gloam.datasets.records import CameraRule
 from gloam.evaluation.pair_kernels import NO_RULE, SAME_ID_SAME_CAM, SYSU, count_levels, count_scores
+from gloam.evaluation.pairs import PAIRS
 
 _MANTISSA = 14  # bits of the distance's mantissa that number a bin
 _COARSE = 8
@@ -27,12 +28,6 @@ COARSE_BINS = ((BINS - 1) >> SHIFT) + 1
 _RULES = {"none": NO_RULE, "same_id_same_cam": SAME_ID_SAME_CAM, "sysu": SYSU}
 _BLOCK_SCORES = 4_000_000  # scores of one block
 _BLOCK_COUNTS = 16_000_000  # counts by identity and threshold of one block
-# Pairs of modalities. Cosines do not depend on the order, so neither do these.
-PAIRS: dict[str, tuple[Modality, Modality]] = {
-    "visible-visible": (Modality.VISIBLE, Modality.VISIBLE),
-    "visible-infrared": (Modality.VISIBLE, Modality.INFRARED),
-    "infrared-infrared": (Modality.INFRARED, Modality.INFRARED),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +102,7 @@ def count_pairs(people: People, pair: str) -> ScoreCounts:
 
 def resample_rates(
     people: People, pair: str, last_bins: NDArray[np.int64], weights: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """FMR and FNMR at some thresholds when identities are drawn anew.
 
     An identity that is drawn m times weighs m in its genuine pairs, and a pair of identities weighs the product of
@@ -120,8 +115,8 @@ def resample_rates(
         weights: ``(P, B)`` how often each identity is drawn in each of B draws.
 
     Returns:
-        ``(B, T)`` false match rates and ``(B, T)`` false non-match rates; NaN where a draw has no such pair. Memory:
-        one block of counts, never a table of all pairs of identities.
+        ``(B, T)`` false match rates, ``(B, T)`` false non-match rates (NaN where a draw has no such pair), and the
+        number of identities with genuine pairs. Memory: one block of counts, never a table of all pairs of identities.
     """
     steps, draws = len(last_bins), weights.shape[1]
     # Bin -> number of thresholds reached.
@@ -143,7 +138,7 @@ def resample_rates(
     with np.errstate(invalid="ignore", divide="ignore"):
         fmr = false_matches[1:] / false_matches[:1]
         fnmr = 1 - matches[1:] / matches[:1]
-    return fmr.T, fnmr.T
+    return fmr.T, fnmr.T, int(genuine.any(axis=1).sum())
 
 
 def identity_pairs(people: People, pair: str) -> tuple[int, int]:

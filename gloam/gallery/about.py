@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gloam.gallery.catalogue import FileCatalogue
+from gloam.gallery.confidence import describe_calibration
 from gloam.gallery.engines.rabitq import RabitqIndex, faiss_installed
 from gloam.gallery.erase import expired, gallery_files
 from gloam.gallery.gallery import Gallery
@@ -21,7 +22,7 @@ def describe(gallery: Gallery) -> Iterator[tuple[str, str]]:
         yield "images", f"{space.height} x {space.width}, mirror {'on' if space.mirror else 'off'}, {space.precision}"
     yield "run", space.run or "unknown: search with features, or give --model RUN"
     yield "search", _search(gallery, rows)
-    yield "calibration", "uncalibrated: scores are cosines" if space.calibration is None else "calibrated"
+    yield "calibration", describe_calibration(space)
     rule = gallery.catalogue.retention()
     words = ["for ever" if rule.days is None else f"{rule.days:g} days"]
     words += [f"camera {camera}: {days:g} days" for camera, days in rule.cameras.items()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import getpass
 import hashlib
 import hmac
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gloam.errors import GloamError
-from gloam.gallery.contract import AuditEntry, Purged, Retention
+from gloam.gallery.contract import AuditEntry, Purged, Retention, Seen
 from gloam.gallery.crops import block_after, conditions, encode_row, row_checksum, rows_of
 from gloam.gallery.rows import Row, plain
 from gloam.gallery.schema import vector_table
@@ -66,6 +68,13 @@ class FileCatalogue:
             if not rows:
                 return
             yield rows
+
+    def cameras(self) -> list[Seen]:
+        with self.store.read() as connection:
+            found = connection.execute(
+                "SELECT camera, modality, count(*), min(time), max(time) FROM crop GROUP BY 1, 2 ORDER BY 1, 2"
+            ).fetchall()
+        return [Seen(*line) for line in found]
 
     def older(self, limit: int, cameras: Sequence[int], not_cameras: Sequence[int]) -> list[str]:
         text, values = conditions(Where(tuple(cameras), tuple(not_cameras)))
@@ -131,8 +140,7 @@ class FileCatalogue:
                 False,
                 "the file was not rewritten: gaps between its rows may hold old copies; gloam gallery verify does it",
             )
-        with self.store.alone() as connection:
-            connection.execute("VACUUM")
+        self.store.rewrite()
         if not self.store.checkpoint(patience):
             return Purged(False, _reader(self.store.folder))
         with self.store.write() as connection:
@@ -232,12 +240,31 @@ def chain(before: bytes, seq: int, line: tuple[object, ...]) -> bytes:
     return hashlib.sha256(before + repr((seq, *line)).encode()).digest()
 
 
-def account() -> str:
-    """Who runs this."""
+@contextlib.contextmanager
+def acting(role: str) -> Iterator[None]:
+    """Lines of the audit that are written inside say on whose behalf: a server acts for others.
+
+    Args:
+        role: added to the account, for example ``reader by server``. Known to this thread (or task) only.
+    """
+    token = _acting.set(role)
     try:
-        return plain(getpass.getuser())
+        yield
+    finally:
+        _acting.reset(token)
+
+
+def account() -> str:
+    """Who runs this, and on whose behalf."""
+    try:
+        name = plain(getpass.getuser())
     except (KeyError, OSError, ImportError):
-        return "unknown"
+        name = "unknown"
+    role = _acting.get()
+    return f"{name} ({role})" if role else name
+
+
+_acting: contextvars.ContextVar[str] = contextvars.ContextVar("acting", default="")
 
 
 def _reader(folder: Path) -> str:

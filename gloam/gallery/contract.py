@@ -52,6 +52,24 @@ class Retention(NamedTuple):
         return cls(found["days"], {int(camera): days for camera, days in found["cameras"].items()})
 
 
+class Seen(NamedTuple):
+    """Rows of one camera and modality.
+
+    Attributes:
+        camera: its number.
+        modality: value of :class:`gloam.datasets.records.Modality`.
+        rows: how many.
+        first: earliest time, microseconds since 1970; None: no row has one.
+        last: latest time.
+    """
+
+    camera: int
+    modality: int
+    rows: int
+    first: int | None
+    last: int | None
+
+
 class Purged(NamedTuple):
     """Whether removed bytes have left every file.
 
@@ -83,6 +101,9 @@ class Catalogue(Protocol):
 
     def scan(self, where: Where = EVERYTHING) -> Iterator[list[Row]]:
         """All rows that match, in blocks, in a lasting order."""
+
+    def cameras(self) -> list[Seen]:
+        """How many rows each camera has in each modality, and from when to when; every row is looked at."""
 
     def older(self, limit: int, cameras: Sequence[int], not_cameras: Sequence[int]) -> list[str]:
         """Keys of rows that were taken (or, where nobody knows, added) before ``limit``, by camera."""

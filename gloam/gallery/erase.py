@@ -121,7 +121,8 @@ def erase(
         keys: rows.
         action: word in the audit.
         patience: seconds to wait for readers that hold an older state.
-        rewrite: write the file anew, which alone is sure to leave no copy; needs as much free space as the gallery.
+        rewrite: write the file anew, which alone is sure to leave no copy; needs twice its size in free
+            space.
 
     Returns:
         The report. Rows are gone for every new search in any case; ``done`` says whether their bytes are.

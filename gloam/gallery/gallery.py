@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gloam.datasets.records import DatasetSplits
 from gloam.errors import GloamError
 from gloam.gallery.catalogue import FileCatalogue, create_catalogue
-from gloam.gallery.confidence import require_calibration
+from gloam.gallery.confidence import check_confidence
 from gloam.gallery.contract import Catalogue, Retention
 from gloam.gallery.engines.contract import VectorIndex
 from gloam.gallery.engines.exact import ExactIndex
@@ -193,6 +193,7 @@ class Gallery(Upkeep):
                     f"A {type(source).__name__} cannot be added: give a folder, file, data set or Features."
                 )
             chosen = self.model if model is None else model
+            self.take_calibration(chosen)
             rows = rows_of_source(
                 source,
                 chosen,
@@ -222,6 +223,7 @@ class Gallery(Upkeep):
         like: Sequence[str] = (),
         unlike: Sequence[str] = (),
         fmr: float | None = None,
+        prior: float | None = None,
         exact: bool = False,
         model: Model | None = None,
         modality: str = "visible",
@@ -240,7 +242,10 @@ class Gallery(Upkeep):
             expand: mean the query with so many neighbours first.
             like: keys that show the person.
             unlike: keys that do not; no row is hidden.
-            fmr: false match rate that hits must keep; needs a calibrated gallery.
+            fmr: false match rate that hits must keep, with the threshold of their pair of modalities; needs a
+                calibrated gallery and a query of one image.
+            prior: probability that a row shows the one who is asked for, before they are compared (1 / 1000: one in
+                a thousand is meant): hits then have probabilities. Needs a calibrated gallery.
             exact: compare every row.
             model: embeds images; the gallery's own if not given.
             modality: of query images.
@@ -248,8 +253,7 @@ class Gallery(Upkeep):
         Raises:
             GloamError: unknown keys or files, another model, options out of range, no calibration for ``fmr``.
         """
-        if fmr is not None:
-            require_calibration(self.space, fmr)
+        check_confidence(self.space, fmr, prior)
         several = {"like": (like,) if isinstance(like, str) else tuple(like)}
         several["unlike"] = (unlike,) if isinstance(unlike, str) else tuple(unlike)
         ask = Ask(
@@ -261,6 +265,8 @@ class Gallery(Upkeep):
             rerank=rerank,
             expand=expand,
             exact=exact,
+            fmr=fmr,
+            prior=prior,
             **several,
         )
         ask.check()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gloam.atomic import atomic_path
 from gloam.errors import GloamError
+from gloam.gallery.confidence import chance
 from gloam.gallery.disk import make_private
 from gloam.gallery.page import hits_page
 from gloam.gallery.rows import MODALITIES, Row, plain, time_text
@@ -33,6 +34,9 @@ class Hit:
         members: keys of the group's rows, best first; otherwise the row's own.
         distance: re-ranked distance, smaller is nearer; None: not re-ranked.
         marked: ``like`` or ``unlike`` if the user marked it.
+        probability: that this row (of a group: its best) shows the one who is asked for, judged by this one comparison;
+            None: no prior was given, or nothing was measured for such scores.
+        prior: the probability before the comparison that it rests on.
     """
 
     score: float
@@ -41,6 +45,8 @@ class Hit:
     members: tuple[str, ...] = ()
     distance: float | None = None
     marked: str = ""
+    probability: float | None = None
+    prior: float | None = None
 
     @property
     def key(self) -> str:
@@ -52,6 +58,8 @@ class Hit:
         row = self.row
         return {
             "score": round(self.score, 6),
+            "probability": None if self.probability is None else round(self.probability, 6),
+            "prior": None if self.probability is None else self.prior,
             "distance": None if self.distance is None else round(self.distance, 6),
             "key": row.key,
             "camera": row.camera,
@@ -162,6 +170,7 @@ class Hits:
         lines = [
             f"{rank:>3}  {hit.score:.3f}  {plain(hit.key)}  camera {hit.row.camera}  {MODALITIES[hit.row.modality]}"
             + (f"  person {plain(hit.row.person)}" if hit.row.person else "")
+            + (f"  {chance(hit.probability, hit.prior)}" if hit.probability is not None else "")
             for rank, hit in enumerate(self.hits, start=1)
         ]
         return "\n".join([*(lines or ["nothing found"]), *self.notes])

@@ -7,6 +7,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from gloam.gallery.confidence import chance
 from gloam.gallery.rows import MODALITIES, plain, time_text
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def _card(rank: int, hit: Hit, image: bytes | None) -> str:
         ("tracklet", row.tracklet or ""),
         ("person", row.person or ""),
         ("rows", str(len(hit.members)) if hit.group is not None else ""),
+        ("probability", chance(hit.probability, hit.prior)),
         ("distance", "" if hit.distance is None else f"{hit.distance:.3f}"),
     ]
     lines = "".join(f"<div><dt>{name}</dt><dd>{_text(fact)}</dd></div>" for name, fact in facts if fact)

@@ -12,6 +12,7 @@ from gloam.errors import GloamError
 from gloam.gallery.contract import Catalogue
 from gloam.gallery.engines.contract import Float, VectorIndex
 from gloam.gallery.rows import plain
+from gloam.gallery.tables import modality_number
 from gloam.gallery.thumbnails import thumbnail
 from gloam.gallery.where import Where
 
@@ -31,12 +32,16 @@ class Query(NamedTuple):
         keys: stored rows that it was made from: they leave the gallery before anything is ranked.
         notes: what the user should know.
         images: small WebP copies of the first query images.
+        modality: of the images (or tracklets) that it was made of; None: of both.
+        size: how many these were.
     """
 
     vector: Float
     keys: tuple[str, ...]
     notes: tuple[str, ...]
     images: tuple[bytes, ...] = ()
+    modality: int | None = None
+    size: int = 1
 
 
 def read_query(
@@ -66,19 +71,23 @@ def read_query(
     keys: list[str] = []
     images: list[Any] = []
     shown: tuple[bytes, ...] = ()
+    kinds: set[int] = set()
     stored = catalogue.rows([item for item in items if isinstance(item, str)])
     for item in items:
         if _is_features(item):
             catalogue.space.require(item.fingerprint, "the features of the query")
             parts.append(item.numpy())
+            kinds |= set(item.modalities.tolist())
         elif isinstance(item, str) and item in stored:
             keys.append(item)
+            kinds.add(stored[item].modality)
         elif isinstance(item, str) and item.startswith(TRACKLET):
             name = item.removeprefix(TRACKLET)
-            members = [row.key for block in catalogue.scan(Where(tracklets=(name,))) for row in block]
+            members = [row for block in catalogue.scan(Where(tracklets=(name,))) for row in block]
             if not members:
                 raise GloamError(f"The gallery has no tracklet {plain(name)!r}.")
-            keys += members
+            keys += [row.key for row in members]
+            kinds |= {row.modality for row in members}
         elif isinstance(item, str | Path) and not Path(item).is_file():
             raise GloamError(f"{plain(item)!r} is neither a key of the gallery nor an image file.")
         else:
@@ -89,6 +98,7 @@ def read_query(
     if images:
         embedded, shown = _embed(images, load_model(), catalogue, modality)
         parts.append(embedded)
+        kinds.add(modality_number(modality))
     vectors = np.concatenate(parts)
     if not len(vectors):
         raise GloamError("The features of the query have no rows.")
@@ -97,7 +107,7 @@ def read_query(
     worst = float((vectors @ mean).min() / max(float(np.linalg.norm(vectors, axis=1).max()), 1e-12))
     if len(vectors) > 1 and worst < _ALIKE:
         notes = (f"the {len(vectors)} queries differ much (cosine with their mean down to {worst:.2f}): one person?",)
-    return Query(mean, tuple(keys), notes, shown)
+    return Query(mean, tuple(keys), notes, shown, kinds.pop() if len(kinds) == 1 else None, len(vectors))
 
 
 def _is_features(item: Any) -> bool:

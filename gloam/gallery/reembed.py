@@ -15,7 +15,7 @@ from PIL import Image
 from gloam.datasets.records import Modality, Record
 from gloam.errors import GloamError
 from gloam.gallery.adding import decode
-from gloam.gallery.catalogue import FileCatalogue, active_space, add_space, read_space, record
+from gloam.gallery.catalogue import FileCatalogue, active_space, add_space, read_space, record, write_space
 from gloam.gallery.crops import insert_vectors, remove, rows_of
 from gloam.gallery.engines.codes import drop_codes
 from gloam.gallery.rows import Row, plain
@@ -105,7 +105,10 @@ def _building(connection: sqlite3.Connection, target: Space) -> int:
     """Number of the space that is being filled: the one of an earlier call, or a new one."""
     active = active_space(connection)
     for (number,) in connection.execute("SELECT id FROM space WHERE id <> ?", (active,)).fetchall():
-        if read_space(connection, number).digest == target.digest:
+        begun = read_space(connection, number)
+        if begun.digest == target.digest:
+            if target.calibration is not None:  # made since the first call
+                write_space(connection, number, begun.replace(calibration=target.calibration))
             return int(number)
         # Somebody began to move to a third model: its vectors are of no use any more.
         connection.execute(f"DROP TABLE vector_{int(number)}")

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gloam.errors import GloamError
+from gloam.gallery.confidence import Judge, judge
 from gloam.gallery.contract import Catalogue
 from gloam.gallery.engines.contract import Float, VectorIndex, exact_scores
 from gloam.gallery.hits import Hit, Hits
 from gloam.gallery.query import SHOWN, Query, expand, feedback
-from gloam.gallery.rows import Row, plain
+from gloam.gallery.rows import MODALITIES, Row, plain
 from gloam.gallery.thumbnails import thumbnail_of
 from gloam.gallery.where import Where
 
@@ -40,6 +41,8 @@ class Ask:
         like: keys of rows that show the person.
         unlike: keys of rows that do not.
         exact: compare every row.
+        fmr: only what keeps this false match rate; None: everything.
+        prior: probability that a row shows the one who is asked for, before they are compared; None: no probabilities.
     """
 
     top: int = 20
@@ -52,6 +55,8 @@ class Ask:
     like: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
     exact: bool = False
+    fmr: float | None = None
+    prior: float | None = None
 
     def check(self) -> None:
         """Raises GloamError for options out of range or that exclude each other."""
@@ -65,8 +70,13 @@ class Ask:
             raise GloamError(f"A group's score is best or mean, not {plain(self.group_score)!r}.")
         if self.group and self.rerank and self.group_score == "mean":
             raise GloamError("Re-ranked groups come in the order of their best rows: leave out --group-score mean.")
+        if self.fmr is not None and self.rerank:
+            raise GloamError("Re-ranked distances have no false match rate: give one of --fmr and --rerank.")
         if both := set(self.like) & set(self.unlike):
             raise GloamError(f"{plain(min(both))!r} is marked as like and as unlike.")
+
+
+Entry = tuple[str, float, "float | None", "str | None", tuple[str, ...]]  # key, score, distance, group, members
 
 
 @dataclass
@@ -110,20 +120,32 @@ def find(query: Query, ask: Ask, catalogue: Catalogue, index: VectorIndex, *, no
             f"feedback: {came} of {len(after[0])} rows are new, {went} fell below rank {ask.top}; none is hidden, "
             "marked rows stay in the list"
         )
-    if ask.group:
-        grouped = _grouped_in_order if ask.rerank else _grouped
-        found = grouped(vector, ask, search, catalogue, index)
+    judged = judge(catalogue.space, ask, modality=query.modality, count=query.size)
+    if ask.fmr is None:
+        found = _found(vector, ask, search, catalogue, index)
     else:
-        found = _ranked(vector, ask, search, index)
+        found, said = _matches(vector, ask, ask.fmr, judged, search, catalogue, index)
+        told.append(said)
     rows = catalogue.rows([entry[0] for entry in found])
     marks = {**dict.fromkeys(ask.like, "like"), **dict.fromkeys(ask.unlike, "unlike")}
     hits = tuple(
-        Hit(score, rows[key], group, members, distance, marks.get(key, ""))
+        Hit(
+            score,
+            rows[key],
+            group,
+            members,
+            distance,
+            marks.get(key, ""),
+            judged.probability(score, rows[key].modality),
+            ask.prior,
+        )
         for key, score, distance, group, members in found
         if key in rows  # erased between the two reads
     )
+    if ask.rerank:
+        told.append(f"the best {ask.rerank} are in the order of their re-ranked distances, the others of their scores")
     told.append(_how(search.exact, catalogue))
-    told.append("uncalibrated: scores are cosines, no probabilities" if catalogue.space.calibration is None else "")
+    told += judged.notes(sorted({hit.row.modality for hit in hits}))
 
     def again(like: Sequence[str], unlike: Sequence[str]) -> Hits:
         liked = tuple(dict.fromkeys((*(key for key in ask.like if key not in unlike), *like)))
@@ -140,6 +162,47 @@ def find(query: Query, ask: Ask, catalogue: Catalogue, index: VectorIndex, *, no
     return Hits(hits, every, search.exact, again, catalogue.thumbnails, asked)
 
 
+def _matches(
+    vector: Float, ask: Ask, fmr: float, judged: Judge, search: _Searcher, catalogue: Catalogue, index: VectorIndex
+) -> tuple[list[Entry], str]:
+    """Rows (or groups, by their best row) that reach the threshold of their modality, and a sentence about it.
+
+    Each modality is searched for itself: rows of the one that are below their threshold would else take the places of
+    rows of the other that are above theirs.
+    """
+    only = ask.where.modality_number
+    parts = {kind: replace(ask.where, modality=word) for kind, word in MODALITIES.items() if only in (None, kind)}
+    counts = {kind: count for kind, where in parts.items() if (count := index.count(where))}
+    thresholds = judged.thresholds(fmr, counts)
+    found: dict[tuple[str, str], Entry] = {}
+    for kind, threshold in thresholds.items():
+        part = replace(ask, where=parts[kind])
+        searcher = _Searcher(index, part, search.without)
+        for entry in _found(vector, part, searcher, catalogue, index):
+            if entry[1] < threshold:
+                continue
+            name = ("alone", entry[0]) if entry[3] is None else ("group", entry[3])
+            # A person may be seen in both modalities: one group, by its best row.
+            first, second = sorted((entry, found.get(name, entry)), key=lambda one: (-one[1], one[0]))
+            members = first[4] if first is second else first[4] + second[4]
+            found[name] = (*first[:4], members)
+        search.exact &= searcher.exact
+    entries = sorted(found.values(), key=lambda entry: (-entry[1], entry[0]))[: ask.top]
+    least = ", ".join(f"{threshold:.3f} ({judged.pair(kind)})" for kind, threshold in thresholds.items())
+    strangers = fmr * sum(counts.values())
+    note = (
+        f"false match rate {fmr:g}: scores from {least} on; among {sum(counts.values()):,} rows of other people about "
+        f"{strangers:,.{0 if strangers >= 10 else 1}f} reach that by chance"
+    )
+    return entries, note if thresholds else ""
+
+
+def _found(vector: Float, ask: Ask, search: _Searcher, catalogue: Catalogue, index: VectorIndex) -> list[Entry]:
+    if ask.group:
+        return (_grouped_in_order if ask.rerank else _grouped)(vector, ask, search, catalogue, index)
+    return _ranked(vector, ask, search, index)
+
+
 def _how(exact: bool, catalogue: Catalogue) -> str:
     if exact:
         return "exact: every row that matches was compared"
@@ -150,9 +213,6 @@ def _how(exact: bool, catalogue: Catalogue) -> str:
         f"by codes: {tuning['oversampling']} candidates a hit, recall@10 {tuning['recall']:.3f} measured on "
         f"{tuning['queries']} stored rows; --exact compares every row"
     )
-
-
-Entry = tuple[str, float, "float | None", "str | None", tuple[str, ...]]  # key, score, distance, group, members
 
 
 def _ranked(vector: Float, ask: Ask, search: _Searcher, index: VectorIndex) -> list[Entry]:

@@ -47,7 +47,7 @@ class Space:
     @classmethod
     def of_model(cls, model: Model) -> Space:
         """The space of what a model embeds."""
-        run = Path(model.name)
+        run, calibration = Path(model.name), model.calibration
         return cls(
             digest=model.fingerprint.digest,
             name=model.name,
@@ -58,6 +58,7 @@ class Space:
             width=model.size[1],
             mirror=model.mirror,
             precision=model.precision,
+            calibration=None if calibration is None else calibration.model_dump(mode="json"),
         )
 
     @property

@@ -18,6 +18,7 @@ from gloam.gallery.schema import APPLICATION_ID, PAGE_BYTES, SETTINGS, TABLES, V
 
 FILE = "gallery.db"
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+_TEMPORARY = threading.Lock()  # SQLite has one folder for temporary files in a process
 
 
 class Store:
@@ -116,6 +117,22 @@ class Store:
             if time.monotonic() >= end:
                 return False
             time.sleep(0.05)
+
+    def rewrite(self) -> None:
+        """Write the file anew, without what lies between its rows.
+
+        The copy is a file without a name in the gallery's own folder while it is made: in memory it would need as much
+        as the gallery, and elsewhere it would leave people's features on another disk.
+        """
+        folder = str(self.folder.absolute()).replace("'", "''")
+        with _TEMPORARY, self.alone() as connection:
+            connection.execute(f"PRAGMA temp_store_directory='{folder}'")
+            connection.execute("PRAGMA temp_store=FILE")
+            try:
+                connection.execute("VACUUM")
+            finally:
+                connection.execute("PRAGMA temp_store=MEMORY")
+                connection.execute("PRAGMA temp_store_directory=''")
 
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""

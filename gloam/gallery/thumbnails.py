@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -22,12 +23,15 @@ def thumbnail(pixels: NDArray[np.uint8], quality: int = 75) -> bytes:
 
 
 def thumbnail_of(row: Row) -> bytes | None:
-    """A small WebP of a row's image file; None where there is none, or none that can be read."""
+    """A small WebP of a row's image file; None where there is none, none that can be read, or another one by now."""
     if row.path is None or row.frame is not None:
         return None
+    place = Path(row.root) / row.path
     try:
-        image = read_rgb(Path(row.root) / row.path)
-    except UnreadableImage:
+        if row.sha256 is not None and row.frames == 1 and hashlib.sha256(place.read_bytes()).digest() != row.sha256:
+            return None
+        image = read_rgb(place)
+    except (OSError, UnreadableImage):
         return None
     if row.box is not None:
         left, top, width, height = row.box

@@ -140,6 +140,8 @@ def merge(
     from gloam.gallery.adding import Addition
 
     catalogue.space.require(other.space.fingerprint, f"the rows of {other.name}")
+    if catalogue.space.calibration is None and other.space.calibration is not None:
+        catalogue.save_space(catalogue.space.replace(calibration=other.space.calibration))
     if conflict == "fail" and (both := _conflicts(catalogue, index, other, other_index, prefix)):
         raise GloamError(
             f"{len(both):,} keys are in both galleries with different content, {plain(both[0])} for one. Give "

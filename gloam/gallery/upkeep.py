@@ -15,6 +15,7 @@ from gloam.gallery.verify import Verdict, verify
 from gloam.gallery.where import EVERYTHING, Where
 
 if TYPE_CHECKING:
+    from gloam.evaluation.calibration import Calibration
     from gloam.inference.model import Model
 
 
@@ -67,6 +68,30 @@ class Upkeep:
     def expire(self, *, now: float | None = None, patience: float = PATIENCE) -> Erasure:
         """Erase the rows whose time is over, by the retention that was given at ``create``."""
         return erase(self.catalogue, self.index, expired(self.catalogue, now), action="expired", patience=patience)
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Keep what was measured for this gallery's model: thresholds and probabilities of scores.
+
+        Raises:
+            GloamError: it is of another model.
+        """
+        space = self.catalogue.space
+        calibration.require_model(space.digest, space.name)
+        values = calibration.model_dump(mode="json")
+        if values != space.calibration:
+            self.catalogue.save_space(space.replace(calibration=values))
+            self.catalogue.record("calibrated", {"calibration": values}, 0)
+
+    def take_calibration(self, model: Model) -> bool:
+        """Keep the calibration that lies in a model's run, if there is one for exactly this model.
+
+        Returns:
+            Whether there is.
+        """
+        found = model.calibration if model.fingerprint.digest == self.catalogue.space.digest else None
+        if found is not None:
+            self.calibrate(found)
+        return found is not None
 
     def verify(self) -> Verdict:
         """Read everything and say what is wrong."""

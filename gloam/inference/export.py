@@ -156,6 +156,27 @@ def travelling_recipe(recipe: Recipe) -> dict[str, Any]:
     return {**content, "weights": "none"}
 
 
+def without_plugins(recipe: Any) -> dict[str, Any]:
+    """A recipe from a file of other people: it may not name modules to import."""
+    return {key: value for key, value in recipe.items() if key != "plugins"} if isinstance(recipe, dict) else {}
+
+
+def read_metadata(text: str | None, path: Path) -> dict[str, Any]:
+    """The metadata of an exported file.
+
+    Raises:
+        GloamError: none, damaged, or of a newer version.
+    """
+    try:
+        about = json.loads(text or "")
+        version = about["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise GloamError(f"{path} was not exported by gloam: it does not say how images reach it.") from error
+    if version != METADATA_FORMAT:
+        raise GloamError(f"{path} was exported by gloam {about.get('gloam')}, whose format this version cannot read.")
+    return dict(about)
+
+
 def keep_modality(method: nn.Module, modality: Modality) -> None:
     """Replace every pair of stems by the one of a modality, in place."""
     for module in method.modules():

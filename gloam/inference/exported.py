@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from gloam.datasets.records import Modality
 from gloam.errors import GloamError
-from gloam.inference.export import METADATA, METADATA_FORMAT
+from gloam.inference.export import METADATA, read_metadata, without_plugins
 from gloam.inference.features import Fingerprint
 from gloam.inference.model import Model
 from gloam.methods.contract import Method, MethodOptions
@@ -71,12 +70,15 @@ class OnnxMethod(ExportedMethod):
     def __init__(self, about: dict[str, Any], session: Any) -> None:
         super().__init__(about)
         self._session = session
+        self._exact = about["precision"] == "32"
         self._inputs = {entry.name for entry in session.get_inputs()}
 
     def _run(self, images: Tensor, modalities: Tensor) -> Tensor:
         given = {"images": images.cpu().numpy(), "modalities": modalities.cpu().numpy().astype(np.int64)}
         (features,) = self._session.run(None, {name: given[name] for name in given if name in self._inputs})
-        return torch.from_numpy(features)
+        vectors = torch.from_numpy(features)
+        # Half precision leaves lengths that differ from 1 by 5e-4, and a ranking by products would follow them.
+        return vectors if self._exact else torch.nn.functional.normalize(vectors, dim=1, eps=1e-12)
 
 
 class ProgramMethod(ExportedMethod):
@@ -125,27 +127,6 @@ def load_exported(path: Path, *, device: torch.device) -> Model:
     recipe = validate(without_plugins(about.get("recipe")), str(path))
     # Mirroring happens inside the graph.
     return Model(method.eval(), recipe, name=str(path), mirror=False, fingerprint=fingerprint)
-
-
-def without_plugins(recipe: Any) -> dict[str, Any]:
-    """A recipe from a file of other people: it may not name modules to import."""
-    return {key: value for key, value in recipe.items() if key != "plugins"} if isinstance(recipe, dict) else {}
-
-
-def read_metadata(text: str | None, path: Path) -> dict[str, Any]:
-    """The metadata of an exported file.
-
-    Raises:
-        GloamError: none, damaged, or of a newer version.
-    """
-    try:
-        about = json.loads(text or "")
-        version = about["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise GloamError(f"{path} was not exported by gloam: it does not say how images reach it.") from error
-    if version != METADATA_FORMAT:
-        raise GloamError(f"{path} was exported by gloam {about.get('gloam')}, whose format this version cannot read.")
-    return dict(about)
 
 
 def _open_onnx(path: Path, device: torch.device) -> tuple[dict[str, Any], Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from gloam.inference.export import ExportFormat, InputKind, export_model
 from gloam.inference.exported import EXPORTED_SUFFIXES, load_exported
 from gloam.inference.model import Model
 from gloam.inference.proof import Proof, prove, read_records
+from gloam.inference.published import sha256
 from gloam.inference.sources import ModalityName
 from gloam.inference.variants import CALIBRATION_IMAGES, write_variant
 
@@ -98,9 +98,3 @@ def add_proof(file: Path, entry: dict[str, Any]) -> None:
         if name != file.name and beside.is_file() and isinstance(other, dict) and other.get("sha256") == sha256(beside):
             entries[name] = other
     write_text(place, json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
-
-
-def sha256(file: Path) -> str:
-    """Hexadecimal digest of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -71,7 +71,7 @@ def write_variant(
             prepared = source.with_name(f"prepared-{source.name}")
             quantised = source.with_name(f"quantised-{source.name}")
             with _quiet():
-                quant_pre_process(str(source), str(prepared))
+                quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
                 quantize_static(
                     str(prepared),
                     str(quantised),

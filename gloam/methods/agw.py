@@ -143,6 +143,11 @@ class AGW(Method[AGWOptions]):
         """Backbone at ``trunk_factor * lr``, neck and classifier at ``lr``."""
         return self.net.parameter_groups(lr, self.options.trunk_factor)
 
+    def to_published(self) -> dict[str, Any] | None:
+        """The release saves its state under ``net``."""
+        state = self.net.to_published()
+        return None if state is None else {"net": state}
+
     def _triplet(self, pooled: Tensor, pids: Tensor) -> Tensor:
         options = self.options
         if options.triplet == "hard":

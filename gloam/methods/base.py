@@ -105,3 +105,8 @@ class BaseSoftmax(Method[BaseOptions]):
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Backbone at ``trunk_factor * lr``, neck and classifier at ``lr``."""
         return self.net.parameter_groups(lr, self.options.trunk_factor)
+
+    def to_published(self) -> dict[str, Any] | None:
+        """The release saves its state under ``net``."""
+        state = self.net.to_published()
+        return None if state is None else {"net": state}

@@ -8,6 +8,7 @@ exactly what the release trains.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, cast
 
 import torch
@@ -137,6 +138,24 @@ class CGRNet(Method[CGRNetOptions]):
             found["similarity.gamma"] = gamma[: len(self.similarity.gamma)]
         relations = ("local2local.", "local2global.", "global2local.")
         return {f"net.backbone.trunk.NL_2.0.{k}" if k.startswith(relations) else k: v for k, v in found.items()}
+
+    def to_published(self) -> dict[str, Any] | None:
+        """See :meth:`rename_published`; of a module that is switched off nothing is written.
+
+        The queries and keys of *mean to positions*, which cannot act and are not built here, are written as zeros.
+        """
+        state = self.net.to_published()
+        if state is None:
+            return None
+        state = {re.sub(r"^NL_2\.0\.", "", name): value for name, value in state.items()}
+        if self.similarity is not None:
+            gamma = self.similarity.gamma.detach().cpu()
+            state |= {"cam1.gamma": gamma[:1].clone(), "cam2.gamma": gamma[-1:].clone()}
+        for part in ("query_conv", "key_conv"):
+            for kind in ("weight", "bias"):
+                if (like := state.get(f"local2local.{part}.{kind}")) is not None:
+                    state[f"global2local.{part}.{kind}"] = torch.zeros_like(like)
+        return {"net": state}
 
     def _embed(self, images: Tensor, modalities: Tensor) -> tuple[Embedded, Tensor | None]:
         """The network, the same in training and evaluation, and its channel similarities."""

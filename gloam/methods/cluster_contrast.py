@@ -7,7 +7,7 @@ camera numbers are, by the sampler ``camera_identity`` (``sampler.use_cameras: f
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +20,7 @@ from gloam.losses.cluster_nce import cluster_nce_loss
 from gloam.methods import register
 from gloam.methods.contract import ClusterOptions, EpochContext, Method, OnlyWith, Pooling
 from gloam.models.memory import ClusterMemory
-from gloam.models.unit_embedding import UnitEmbedding, rename_released
+from gloam.models.unit_embedding import UnitEmbedding, rename_released, to_released
 
 
 class ClusterContrastOptions(ClusterOptions):
@@ -106,3 +106,8 @@ class ClusterContrast(Method[ClusterContrastOptions]):
     def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
         return rename_released(state, "net")
+
+    def to_published(self) -> dict[str, Any] | None:
+        """See :meth:`rename_published`."""
+        state = to_released(self.net)
+        return None if state is None else {"state_dict": state}

@@ -310,6 +310,15 @@ class Method(nn.Module, Generic[OptionsT]):
         """
         return state
 
+    def to_published(self) -> dict[str, Any] | None:
+        """Content of a checkpoint under the names of this method's authors: what ``rename_published`` reads, written.
+
+        Returns:
+            What ``torch.save`` shall write; None where the authors' code defines no such file, or the network is
+            another one than theirs (timm).
+        """
+        return None
+
 
 def create_options(cls: type[Method[Any]], values: dict[str, Any]) -> MethodOptions:
     """Validate a method's options.

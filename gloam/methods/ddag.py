@@ -138,6 +138,19 @@ class DDAG(Method[DDAGOptions]):
         """The release keeps its graph heads at the top level: ``attention_0`` .. and ``out_att``."""
         return {re.sub(r"^attention_(\d+)\.|^(out_att)\.", _graph_name, name): value for name, value in state.items()}
 
+    def to_published(self) -> dict[str, Any] | None:
+        """See :meth:`rename_published`; the release's dead convolution and its unused classifiers are not written."""
+        state = self.net.to_published()
+        if state is None:
+            return None
+        for name, value in self.state_dict().items():
+            if name.startswith("wpa."):
+                state[name] = value.detach().cpu()
+            elif name.startswith("graph."):
+                published = re.sub(r"^graph\.heads\.(\d+)\.", r"attention_\1.", name).removeprefix("graph.")
+                state[published] = value.detach().cpu()
+        return {"net": state}
+
 
 def _graph_name(published: re.Match[str]) -> str:
     return f"graph.heads.{published[1]}." if published[1] else "graph.out_att."

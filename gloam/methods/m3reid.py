@@ -6,7 +6,7 @@ Person Re-Identification", IEEE TIFS 2025, and its release.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +20,8 @@ from gloam.methods import register
 from gloam.methods.contract import LAST_STAGE, BackboneOptions, Blocks, LastStride, Method, OnlyWith
 from gloam.models.backbone import create_backbone
 from gloam.models.multi_view_attention import MultiViewAttention
-from gloam.models.released_names import rename_prefixes
+from gloam.models.released_names import rename_prefixes, restore_prefixes
+from gloam.models.two_stream import TwoStreamBackbone
 from gloam.models.video_nonlocal import SpatioTemporalNonLocal, over_clips
 from gloam.precision import at_least_float32
 
@@ -130,6 +131,14 @@ class M3ReID(Method[M3ReIDOptions]):
         if not any(name.startswith("backbone.layer1.") for name in state):
             return state
         return rename_prefixes(state, _PUBLISHED)
+
+    def to_published(self) -> dict[str, Any] | None:
+        """See :meth:`rename_published`: the state alone."""
+        if not isinstance(self.backbone, TwoStreamBackbone):
+            return None
+        state = {name: value.detach().cpu() for name, value in self.state_dict().items()}
+        heads = {name: value for name, value in state.items() if not name.startswith("backbone.")}
+        return {**restore_prefixes(state, _PUBLISHED), **heads}
 
     def _frames(self, clips: Tensor) -> tuple[Tensor, int, list[Tensor]]:
         """BN-neck embeddings of all frames ``(B T, D)`` in float32, T, and the grouped masks."""

@@ -33,7 +33,7 @@ from gloam.methods import register
 from gloam.methods.contract import ClusterOptions, EpochContext, Method, OnlyWith
 from gloam.models.memory import ClusterMemory, InstanceMemory, gather_rows, resize_buffers
 from gloam.models.pair_graph import PairGraphNetwork
-from gloam.models.unit_embedding import UnitEmbedding, rename_released
+from gloam.models.unit_embedding import UnitEmbedding, rename_released, to_released
 from gloam.precision import dot_products
 
 META_STAGE, GCN_STAGE = "gcn_meta", "gcn"
@@ -271,6 +271,11 @@ class MetaPRD(Method[MetaPRDOptions]):
     def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
         return rename_released(state, "net")
+
+    def to_published(self) -> dict[str, Any] | None:
+        """See :meth:`rename_published`."""
+        state = to_released(self.net)
+        return None if state is None else {"state_dict": state}
 
     def _split(self, batch: Batch) -> tuple[Batch, Batch | None]:
         """The batch and the second images of its pairs."""

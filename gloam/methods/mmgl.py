@@ -253,6 +253,13 @@ class MMGL(Method[MMGLOptions]):
         vectors: Tensor = projected.squeeze(3).transpose(1, 2)
         return vectors
 
+    def to_published(self) -> dict[str, Any] | None:
+        """The backbone under the names of the fine-tuning code, and the heads of both tasks, flat."""
+        if not isinstance(self.backbone, TwoStreamBackbone):
+            return None
+        heads = {name: value.detach().cpu() for name, value in self.state_dict().items()}
+        return {**export_backbone(self), **{n: v for n, v in heads.items() if not n.startswith("backbone.")}}
+
     def _recover(self, maps: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
         """Permutation loss and the cheap row-argmax accuracy."""
         options = self.options

@@ -22,7 +22,7 @@ from gloam.losses.cluster_nce import hybrid_memory_loss
 from gloam.methods import register
 from gloam.methods.contract import ClusterOptions, EpochContext, MemoryMomentum, Method
 from gloam.models.memory import InstanceMemory, resize_buffers
-from gloam.models.unit_embedding import UnitEmbedding, rename_released
+from gloam.models.unit_embedding import UnitEmbedding, rename_released, to_released
 
 
 class SpCLOptions(ClusterOptions):
@@ -106,6 +106,11 @@ class SpCL(Method[SpCLOptions]):
     def rename_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The release numbers the layers of its network (``base.4`` is layer1) and calls the neck ``feat_bn``."""
         return rename_released(state, "net")
+
+    def to_published(self) -> dict[str, Any] | None:
+        """See :meth:`rename_published`."""
+        state = to_released(self.net)
+        return None if state is None else {"state_dict": state}
 
     def _radii(self) -> tuple[float, float, float]:
         eps, gap = self.options.eps, self.options.eps_gap

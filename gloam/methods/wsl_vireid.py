@@ -27,7 +27,8 @@ from gloam.models.backbone import create_backbone, is_timm
 from gloam.models.consensus_propagation import consensus_share, propagate_consensus
 from gloam.models.neck import Classifier
 from gloam.models.pooling import GeM
-from gloam.models.released_names import rename_prefixes
+from gloam.models.released_names import rename_prefixes, restore_prefixes
+from gloam.models.two_stream import TwoStreamBackbone
 from gloam.precision import at_least_float32
 
 # Names in the released checkpoints -> names here.
@@ -207,6 +208,16 @@ class WSLVIReID(Method[WSLVIReIDOptions]):
         if "backbone.common_layers.0.0.conv1.weight" not in state:
             return state
         return rename_prefixes(state, _PUBLISHED)
+
+    def to_published(self) -> dict[str, Any] | None:
+        """See :meth:`rename_published`: a dictionary for the backbone and for each classifier."""
+        if not isinstance(self.backbone, TwoStreamBackbone):
+            return None
+        parts: dict[str, Any] = {}
+        for name, value in restore_prefixes(self.state_dict(), _PUBLISHED).items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        return parts
 
     def _bn_features(self, images: Tensor, modalities: Tensor) -> Tensor:
         return at_least_float32(self.bottleneck(self.pool(self.backbone(images, modalities))))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gloam.models.part_attention import WeightedPartAttention
     from gloam.models.part_memory import PartMemory, propagate
     from gloam.models.pooling import AveragePool, GeM, MaxPool, create_pooling
-    from gloam.models.released_names import rename_prefixes
+    from gloam.models.released_names import rename_prefixes, restore_prefixes
     from gloam.models.resnet import IBN, ResNet, draw_convolutions
     from gloam.models.row_attention import attention_weights, gated_residual
     from gloam.models.single_network import RegisteredBackbone, RoutedStem, SingleNetworkBackbone
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from gloam.models.timm_backbone import TimmBackbone, check_image_size, strides_can_change
     from gloam.models.traced import origins, plain, trace
     from gloam.models.two_stream import Stem, Trunk, TwoStreamBackbone, route_rows, separate_draws
-    from gloam.models.unit_embedding import UnitEmbedding, rename_released
+    from gloam.models.unit_embedding import UnitEmbedding, rename_released, to_released
     from gloam.models.video_nonlocal import SpatioTemporalNonLocal, over_clips
     from gloam.models.weights import (
         WeightReport,
@@ -84,7 +84,7 @@ _NAMES = {
     "part_attention": "WeightedPartAttention",
     "part_memory": "PartMemory propagate",
     "pooling": "AveragePool GeM MaxPool create_pooling",
-    "released_names": "rename_prefixes",
+    "released_names": "rename_prefixes restore_prefixes",
     "resnet": "IBN ResNet draw_convolutions",
     "row_attention": "attention_weights gated_residual",
     "single_network": "RegisteredBackbone RoutedStem SingleNetworkBackbone",
@@ -92,7 +92,7 @@ _NAMES = {
     "timm_backbone": "TimmBackbone check_image_size strides_can_change",
     "traced": "origins plain trace",
     "two_stream": "Stem Trunk TwoStreamBackbone route_rows separate_draws",
-    "unit_embedding": "UnitEmbedding rename_released",
+    "unit_embedding": "UnitEmbedding rename_released to_released",
     "video_nonlocal": "SpatioTemporalNonLocal over_clips",
     "weights": "WeightReport imagenet_state load_imagenet load_weights read_state to_reference_names",
 }
@@ -171,6 +171,7 @@ __all__ = [
     "rename_prefixes",
     "rename_released",
     "resize_buffers",
+    "restore_prefixes",
     "reverse_gradient",
     "route_rows",
     "separate_draws",
@@ -178,6 +179,7 @@ __all__ = [
     "split_stripes",
     "strides_can_change",
     "to_reference_names",
+    "to_released",
     "trace",
     "unit",
     "update_hardest",

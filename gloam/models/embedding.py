@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gloam.models.neck import BNNeck, Classifier
 from gloam.models.two_stream import TwoStreamBackbone
+from gloam.models.weights import to_reference_names
 
 
 class Embedded(NamedTuple):
@@ -64,3 +65,14 @@ class EmbeddingNet(nn.Module):
             {"params": list(self.bottleneck.parameters()), "lr": lr},
             {"params": list(self.classifier.parameters()), "lr": lr},
         ]
+
+    def to_published(self) -> dict[str, Tensor] | None:
+        """State under the names of the AGW release, dead layers included; None for networks of another kind."""
+        if not isinstance(self.backbone, TwoStreamBackbone):
+            return None
+        heads = {
+            f"{head}.{name}": value.detach().cpu()
+            for head in ("bottleneck", "classifier")
+            for name, value in getattr(self, head).state_dict().items()
+        }
+        return {**to_reference_names(self.backbone, whole=True), **heads}

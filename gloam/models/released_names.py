@@ -19,3 +19,13 @@ def rename_prefixes(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) ->
         theirs = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
         renamed[prefixes.get(theirs, "") + name.removeprefix(theirs)] = value
     return renamed
+
+
+def restore_prefixes(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """The reverse of :func:`rename_prefixes`: names here to names of the file; what has no such name is left out."""
+    found = {}
+    for name, value in state.items():
+        theirs = next((theirs for theirs, own in prefixes.items() if name.startswith(own)), None)
+        if theirs is not None:
+            found[theirs + name.removeprefix(prefixes[theirs])] = value.detach().cpu()
+    return found

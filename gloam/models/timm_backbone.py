@@ -51,7 +51,9 @@ class TimmBackbone(SingleNetworkBackbone):
     def _maps(self, images: Tensor, modalities: Tensor) -> Tensor:
         try:
             features: Tensor = self.network.forward_features(images)
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
+            if not _is_about_size(error):
+                raise
             raise _wrong_size(self.name, images.shape[-2:], error) from error
         if features.ndim == 3:
             return self._tokens_to_map(features, images)
@@ -119,14 +121,19 @@ def check_image_size(name: str, size: tuple[int, int]) -> None:
         with torch.device("meta"), torch.no_grad():
             network: Any = _create(name, None, 2)
             network.eval().forward_features(torch.empty(1, 3, *size))
-    except AssertionError as error:
-        raise _wrong_size(name, size, error) from error
-    except (RuntimeError, NotImplementedError, TypeError) as error:
+    except (AssertionError, RuntimeError, TypeError) as error:
+        if _is_about_size(error):
+            raise _wrong_size(name, size, error) from error
         # Not every network can be built without memory; such a one is asked by its first batch.
         _log.debug("timm:%s cannot be tried without memory: %s", name, error)
 
 
-def _wrong_size(name: str, size: Sequence[int], error: AssertionError) -> GloamError:
+def _is_about_size(error: Exception) -> bool:
+    """timm's own check, or positions of one size added to a map of another."""
+    return isinstance(error, AssertionError) or "must match the size" in str(error)
+
+
+def _wrong_size(name: str, size: Sequence[int], error: Exception) -> GloamError:
     cause = str(error).strip().removesuffix(".") or "no reason given"
     return GloamError(
         f"timm:{name} does not take images of {size[0]} x {size[1]} pixels ({cause}). Set data.height and data.width "

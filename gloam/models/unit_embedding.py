@@ -10,7 +10,8 @@ from torch.nn.functional import dropout
 from gloam.models.backbone import create_backbone
 from gloam.models.neck import BNNeck, unit
 from gloam.models.pooling import create_pooling
-from gloam.models.released_names import rename_prefixes
+from gloam.models.released_names import rename_prefixes, restore_prefixes
+from gloam.models.two_stream import TwoStreamBackbone
 
 # Names in the released checkpoints -> names here, with torchvision's names for the backbone.
 _RELEASED = {
@@ -71,3 +72,19 @@ def rename_released(state: Mapping[str, Tensor], owner: str) -> dict[str, Tensor
     if not {"base.0.weight", "base.4.0.conv1.weight"} <= state.keys():
         return dict(state)
     return rename_prefixes(state, {theirs: f"{owner}.{own}" for theirs, own in _RELEASED.items()})
+
+
+def to_released(embedding: UnitEmbedding) -> dict[str, Tensor] | None:
+    """The reverse of :func:`rename_released`: the state as the releases save it, wrapped for several processors.
+
+    Returns:
+        None for networks that are not of their kind (timm).
+    """
+    if not isinstance(embedding.backbone, TwoStreamBackbone):
+        return None
+    places = {"conv1": "stem_visible.conv1", "bn1": "stem_visible.bn1", "layer": "trunk.layer"}
+    own = dict(_RELEASED)
+    for theirs in _RELEASED:
+        for part, place in places.items():
+            own[theirs] = own[theirs].replace(f"backbone.{part}", f"backbone.{place}")
+    return {f"module.{name}": value for name, value in restore_prefixes(embedding.state_dict(), own).items()}

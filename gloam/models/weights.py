@@ -18,6 +18,8 @@ from gloam.safe_load import load_safetensors, load_torch_file, plain_tensors
 # Heads of MMGL's pretext tasks at the top level of a file; DDAG's own `wpa.fc1...` must stay.
 _PRETEXT = ("fc1.", "fc2.", "local_conv_list")
 _STEM = ("conv1.", "bn1.")
+# What CGRNet's release builds and its own arithmetic cannot use: weights over one source are 1 whatever they are.
+_INERT = ("global2local.query_conv.", "global2local.key_conv.")
 _WRAPPERS = ("state_dict", "model", "net", "method")
 # Batch-norm's step counter: torchvision's ImageNet files are older than it, and nothing here reads it.
 _COUNTER = "num_batches_tracked"
@@ -163,22 +165,45 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def to_reference_names(backbone: TwoStreamBackbone) -> dict[str, Tensor]:
-    """State of a two-stream backbone under the names of the AGW, DDAG and MMGL releases.
+def to_reference_names(backbone: TwoStreamBackbone, *, whole: bool = False) -> dict[str, Tensor]:
+    """State of a two-stream backbone under the names of the AGW, DDAG, MMGL and CGRNet releases.
 
     A one-stream network exports its stem under both names.
+
+    Args:
+        backbone: it is left as it is; the tensors share its memory.
+        whole: also the layers that the releases build and never use, so that their code loads the file strictly: each
+            of their modules holds a whole ResNet. Dead layers repeat the living ones.
     """
-    state = backbone.state_dict()
-    renamed: dict[str, Tensor] = {}
+    state = {name: value.detach().cpu() for name, value in backbone.state_dict().items()}
+    own_stages = backbone.stem_visible.stages
+    if own_stages > 1:
+        raise GloamError(
+            f"The releases give each modality its first stage at most, not {own_stages}: independent_stages must be 0 "
+            "or 1 for a file under their names."
+        )
     infrared = "stem_infrared." if backbone.streams == 2 else "stem_visible."
-    for own, theirs in (
-        ("stem_visible.", "visible_module.visible."),
-        (infrared, "thermal_module.thermal."),
-        ("trunk.layer", "base_resnet.base.layer"),
-        ("trunk.NL_", "NL_"),
-    ):
-        renamed |= {theirs + k.removeprefix(own): v.cpu() for k, v in state.items() if k.startswith(own)}
-    return renamed
+    rules = _reference_rules(["visible_block.base."] if own_stages else [])
+    if not own_stages:
+        # CGRNet's own modules.
+        rules = tuple(rule for rule in rules if "_block." not in rule[0])
+    alive: dict[str, Tensor] = {}
+    for theirs, own, parts in rules:
+        source = infrared if own == "stem_infrared." else own
+        for name, value in state.items():
+            if name.startswith(tuple(f"{source}{part}" for part in parts)):
+                alive[theirs + name.removeprefix(source)] = value
+    if not whole:
+        return alive
+    found: dict[str, Tensor] = {}
+    for theirs, own, _ in rules:
+        if theirs == "NL_":
+            continue
+        stem = infrared if own == "stem_infrared." else "stem_visible."
+        for source in ("trunk.", stem):
+            layers = {n.removeprefix(source): v for n, v in state.items() if n.startswith(source) and ".NL_" not in n}
+            found |= {f"{theirs}{name}": value for name, value in layers.items()}
+    return found | alive
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
@@ -260,6 +285,7 @@ def _is_reference(state: Iterable[str]) -> bool:
 def _unneeded(state: Mapping[str, Tensor], own: Mapping[str, object]) -> set[str]:
     """Names that no network needs: dead layers of the releases, whose modules hold whole ResNets, and pretext heads."""
     found = {name for name in state if name.startswith(_PRETEXT) and name not in own}
+    found |= {name for name in state if any(part in name for part in _INERT) and name not in own}
     if _is_reference(state):
         rules = _reference_rules(state)
         modules = tuple(theirs.split(".")[0] + "." for theirs, _, _ in rules[:-1])

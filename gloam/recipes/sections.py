@@ -147,13 +147,26 @@ class EvaluationConfig(Options):
 
 
 class Expected(Options):
-    """A published score and where it was printed; percent."""
+    """A published score, where it was printed, and how it was obtained as far as a page says; percent."""
 
     protocol: str
     rank1: Percent | None = None
     mAP: Percent | None = None
     mINP: Percent | None = None
     source: str
+    trials: int | None = Field(
+        None, ge=1, le=1000, description="galleries or RegDB splits averaged; not given: unknown"
+    )
+    mirror: bool | None = Field(None, description="mirror images averaged at test; not given: unknown")
+    epoch: str | None = Field(None, min_length=1, description="which epoch was scored; not given: unknown")
+    tolerance: Percent | None = Field(None, description="points within which the source's own repeats lie")
+    tolerance_source: str | None = Field(None, min_length=1, description="who says so")
+
+    @model_validator(mode="after")
+    def _tolerance_has_a_source(self) -> Expected:
+        if (self.tolerance is None) != (self.tolerance_source is None):
+            raise ValueError("tolerance and tolerance_source belong together")
+        return self
 
 
 class TrainsOn(Options):

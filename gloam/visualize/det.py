@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gloam.evaluation.calibration import Calibration, PairCalibration
-from gloam.evaluation.pair_scores import PAIRS
+from gloam.evaluation.calibration import Calibration, PairCalibration, smallest_rate
+from gloam.evaluation.pairs import PAIRS
 from gloam.visualize.curves import COLOURS, STYLES
 
 _LEAST, _MOST = 1e-7, 0.999
@@ -59,8 +59,6 @@ def deviates(rates: object) -> NDArray[np.float64]:
 
 
 def _draw_pair(axes: Axes, name: str, pair: PairCalibration, colour: str, style: str) -> None:
-    from gloam.evaluation.calibration import smallest_rate
-
     curve = pair.curve
     x, y = deviates(curve.fmr), deviates(curve.fnmr)
     supported = np.array(curve.fmr) >= smallest_rate(pair)
@@ -68,7 +66,8 @@ def _draw_pair(axes: Axes, name: str, pair: PairCalibration, colour: str, style:
     label = f"{name}: equal error {pair.eer:.1%} ({pair.identities:,} identities)"
     axes.plot(x[supported], y[supported], color=colour, linestyle=style, linewidth=1.8, label=label)
     low, high = deviates(curve.fnmr_low), deviates(curve.fnmr_high)
-    axes.fill_between(x[supported], low[supported], high[supported], color=colour, alpha=0.15, linewidth=0)
+    banded = supported & (np.array(curve.fnmr) > 0)
+    axes.fill_between(x[banded], low[banded], high[banded], color=colour, alpha=0.15, linewidth=0)
     points = pair.thresholds
     axes.plot(
         deviates([point.fmr for point in points]),

@@ -16,8 +16,9 @@ from gloam.datasets.records import CameraRule, Modality
 from gloam.errors import GloamError
 from gloam.evaluation import pair_scores
 from gloam.evaluation.calibrate import fit_calibration
-from gloam.evaluation.calibration import Calibration, DataStamp, ModelStamp, one_in, pair_name
+from gloam.evaluation.calibration import Calibration, DataStamp, ModelStamp, one_in
 from gloam.evaluation.calibration_tables import calibration_tables, score_for
+from gloam.evaluation.pairs import pair_name
 from gloam.evaluation.probabilities import (
     brier_score,
     expected_calibration_error,
@@ -96,7 +97,8 @@ def test_draws_equal_weighing_every_pair(block: int, monkeypatch: pytest.MonkeyP
     smallest, _ = pair_scores.bin_scores()
     bins = np.searchsorted(-smallest, -np.array([0.1, 0.3, 0.5]))[::1]
     for name, (first, second) in PAIRS.items():
-        fmr, fnmr = pair_scores.resample_rates(people, name, np.sort(bins)[::-1], weights)
+        fmr, fnmr, paired = pair_scores.resample_rates(people, name, np.sort(bins)[::-1], weights)
+        assert paired == 9
         for draw in range(5):
             for step, last in enumerate(np.sort(bins)[::-1]):
                 sums = np.zeros((2, 2))

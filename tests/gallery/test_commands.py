@@ -55,9 +55,16 @@ def test_search_info_audit(gallery: Path, tmp_path: Path, capsys: pytest.Capture
     assert "nothing found" in run(capsys, "search", gallery, key, "--camera", 99)
     out = run(capsys, "search", gallery, key, "--group", "person", "--top", 2, "--like", told["hits"][3]["key"])
     assert "none is hidden" in out
+    out = run(capsys, "search", gallery, key, "--rerank", 30, "--top", 40, "--output", output)
+    assert "distance" in out
+    assert "the best 30 are in the order of their re-ranked distances" in out
+    distances = [hit["distance"] for hit in json.loads(output.read_text())["hits"]]
+    assert distances[:30] == sorted(distances[:30])
+    assert distances[30:] == [None] * 10
+    assert f"{distances[0]:.3f}" in out
     assert "60 (" in run(capsys, "info", gallery)
     audit = run(capsys, "audit", gallery)
-    assert audit.count("searched") == 3
+    assert audit.count("searched") == 4
     assert key not in audit
 
 
@@ -100,6 +107,9 @@ def test_erase_shows_first(gallery: Path, capsys: pytest.CaptureFixture[str]) ->
     out = run(capsys, "erase", gallery, "--person", "P7")
     assert "would be erased" in out
     assert "--yes" in out
+    listed = [row for row in draw(60)[0] if row.person == "P7"]
+    assert all(f"{row.key}  camera {row.camera}  visible" in out.replace("infrared", "visible") for row in listed)
+    assert out.count("person P7") == len(listed) > 0
     with open_gallery(gallery) as opened:
         assert len(opened) == 60
     out = run(capsys, "erase", gallery, "--person", "P7", "--yes")

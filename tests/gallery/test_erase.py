@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -112,6 +114,34 @@ def test_copies_that_page_splits_left_behind_go_with_the_rewriting(tmp_path: Pat
     assert left() > 0
     assert gallery.verify().repaired == ("an erasure was finished: the file was rewritten",)
     assert left() == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are seen on Linux only")
+def test_the_file_is_rewritten_through_a_nameless_file_in_its_own_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "people's"
+    gallery = filled(folder, 20_000)
+    with gallery.catalogue.store.alone() as connection:  # type: ignore[attr-defined]
+        connection.execute("PRAGMA cache_size=10")  # pages: a small gallery would fit into the usual ones
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for descriptor in Path("/proc/self/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    seen.add(str(descriptor.readlink()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert gallery.catalogue.purge(1).done
+    done.set()
+    watcher.join()
+    temporary = {name for name in seen if "etilqs" in name}  # what SQLite calls its temporary files
+    assert temporary
+    assert all(name.startswith(f"{folder}/") and name.endswith("(deleted)") for name in temporary)
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "gallery.db", "gallery.db-shm", "gallery.db-wal",
+    ]  # fmt: skip
 
 
 def test_codes_of_erased_rows_are_gone_before_the_rows_are(tmp_path: Path) -> None:

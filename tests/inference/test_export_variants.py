@@ -63,16 +63,22 @@ def test_what_a_variant_costs_is_true(precision: str, folder: Path, sysu_root: P
     """The numbers of the proof against features computed here, one by one."""
     proof = json.loads((folder / "proof.json").read_text())[FILES[precision]]
     splits = gloam.load_dataset("sysu_mm01", sysu_root)
-    found = {}
+    found, clear = {}, np.ones(len(splits.query), bool)
     for name, origin in (("model", folder / "run"), ("file", folder / FILES[precision])):
         model = gloam.load_model(origin)
         parts = [model.embed(splits, split=part, progress=False) for part in ("query", "gallery")]
         similarities = parts[0].vectors.double().numpy() @ parts[1].vectors.double().numpy().T
         found[name] = similarities.argmax(axis=1)
+        # Drawn weights: some gallery images are as near as makes no difference to float32.
+        best = np.sort(similarities, axis=1)[:, -2:]
+        clear &= best[:, 1] - best[:, 0] > 1e-6
         scores = gloam.evaluate(*parts, splits)
         for protocol, told in proof["scores"].items():
             assert told[name]["mAP"] == pytest.approx(scores.mean(protocol)["mAP"], abs=1e-6)
-    assert proof["top1_changed"] == pytest.approx(np.mean(found["model"] != found["file"]), abs=0.02)
+    changed = found["model"] != found["file"]
+    assert clear.sum() > len(clear) / 2
+    assert (changed & clear).mean() <= proof["top1_changed"] + 1e-9
+    assert proof["top1_changed"] <= (changed | ~clear).mean() + 1e-9
     assert 0.9 < proof["mean_cosine"] < 1
     assert proof["largest_difference"] > 1e-4  # a tighter variant would not need a space of its own
 
@@ -89,7 +95,9 @@ def test_variants_are_spaces_of_their_own(folder: Path) -> None:
         gloam.search(ours, theirs)
     for precision, model in models.items():
         images = some_images(model, 7)
-        assert model.extract(images, MIXTURES["both"](7)).shape == (7, model.feature_dim), precision
+        found = model.extract(images, MIXTURES["both"](7))
+        assert found.shape == (7, model.feature_dim), precision
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(7), atol=1e-6, rtol=0)
 
 
 def test_useless_variants_and_missing_images_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -117,6 +125,7 @@ def test_useless_variants_and_missing_images_are_refused(folder: Path, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_video_methods_have_variants(tmp_path: Path) -> None:
     from tests.analysis.clip_run import draw_clips
 

@@ -39,7 +39,10 @@ def test_maps_of_images_of_people(name: str, streams: int) -> None:
     torch.testing.assert_close(alone, maps[1:], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "size"), [("vit_small_patch14_dinov2", (252, 126)), ("mixer_s16_224", (224, 224))])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("vit_small_patch14_dinov2", (252, 126)), ("mixer_s16_224", (224, 224)), ("levit_128", (224, 224))],
+)
 def test_sizes_that_do_not_fit_are_refused_before_anything_is_computed(name: str, size: tuple[int, int]) -> None:
     with pytest.raises(GloamError, match=rf"timm:{name} does not take images of 256 x 128 .*data\.height"):
         check_size(f"timm:{name}", (256, 128))

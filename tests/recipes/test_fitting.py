@@ -70,6 +70,17 @@ def test_batches_need_their_people(tmp_path: Path, people: int, fits: bool) -> N
     assert reason is None if fits else reason == "a batch shows 8 people and there are 7 to train on"
 
 
+def test_the_check_command_takes_patterns_as_they_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _folder(tmp_path, *(f"p{p}/c{c}_{n}.jpg" for p in range(20) for c in (1, 2) for n in range(4)))
+    words = ["data", "check", "table", str(tmp_path), "--option"]
+    assert cli.main([*words, "pattern={pid}/c{cam}_*", "test_fraction=0.25"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "No query has a match in another camera" not in shown
+    assert "train_ids │ 15" in shown
+    assert cli.main([*words, "test_fraction={pid}/x"]) == 2
+    assert "test_fraction" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_check_command_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _folder(tmp_path, *(f"p{p}/{n}.jpg" for p in range(20) for n in range(4)))
     assert cli.main(["data", "check", "table", str(tmp_path)]) == 0

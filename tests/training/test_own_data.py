@@ -37,13 +37,16 @@ def _recipe(folder: Path, **options: Any) -> Path:
     return path
 
 
-def test_unlabelled_photos_train_a_method_without_labels(photos: Path, tmp_path: Path) -> None:
+def test_unlabelled_photos_train_a_method_without_labels(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe, run = _recipe(tmp_path, labels="none"), tmp_path / "run"
     assert cli.main(["train", str(recipe), "--data.root", str(photos), "--output", str(run), "--quiet"]) == 0
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
     assert float(rows[0]["pseudo_labels_clusters"]) >= 2
+    assert "no scores: these data have no test set" in capsys.readouterr().out
     # Nobody knows who is who, so nothing is said about it.
     assert not [name for name in rows[0] if name.endswith(("nmi", "ari", "pair_f", "identities"))]
 

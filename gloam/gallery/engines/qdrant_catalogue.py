@@ -11,7 +11,7 @@ from typing import Any
 
 from gloam.errors import GloamError
 from gloam.gallery.catalogue import account, argument_digest
-from gloam.gallery.contract import AuditEntry, Purged, Retention
+from gloam.gallery.contract import AuditEntry, Purged, Retention, Seen
 from gloam.gallery.engines.cluster import META, point_id
 from gloam.gallery.rows import Row
 from gloam.gallery.space import Space
@@ -60,6 +60,15 @@ class QdrantCatalogue:
     def scan(self, where: Where = EVERYTHING) -> Iterator[list[Row]]:
         for points in self._scroll(self.collection, condition(where), _FIELDS):
             yield [row_of(point.payload) for point in points]
+
+    def cameras(self) -> list[Seen]:
+        found: dict[tuple[int, int], Seen] = {}
+        for row in (row for block in self.scan() for row in block):
+            place = (row.camera, row.modality)
+            old = found.get(place, Seen(*place, 0, None, None))
+            times = [time for time in (old.first, old.last, row.time) if time is not None]
+            found[place] = Seen(*place, old.rows + 1, min(times, default=None), max(times, default=None))
+        return [found[place] for place in sorted(found)]
 
     def older(self, limit: int, cameras: Sequence[int], not_cameras: Sequence[int]) -> list[str]:
         from qdrant_client import models
