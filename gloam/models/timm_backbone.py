@@ -129,7 +129,7 @@ def check_image_size(name: str, size: tuple[int, int]) -> None:
 
 
 def _is_about_size(error: Exception) -> bool:
-    """timm's own check, or positions of one size added to a map of another (in PyTorch's words with and without memory)."""
+    """timm's own check, or positions of one size added to a map of another (worded in two ways by PyTorch)."""
     words = ("must match the size", "Attempting to broadcast a dimension")
     return isinstance(error, AssertionError) or any(part in str(error) for part in words)
 
