@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev,infomap,loggers,onnx,qdrant,search,serve,ssl,video]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,hub,infomap,loggers,onnx,qdrant,search,serve,ssl,video]"
 	touch $(STAMP)
 
 setup: $(STAMP)  ## create .venv and install gloam with its test tools

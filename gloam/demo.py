@@ -32,6 +32,15 @@ IDS, HEIGHT, WIDTH = 80, 96, 48
 PROTOCOLS = ("sysu_mm01/all_single", "sysu_mm01/indoor_single")
 
 
+def free_folder(wanted: Path) -> Path:
+    """A folder that holds nothing yet: the wanted one, or that with ``_2``, ``_3``, ... added."""
+    folder, number = wanted, 1
+    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}_{number}")
+    return folder
+
+
 def run_demo(output: Path, *, seed: int = 0) -> dict[str, Results]:
     """Draw, train, evaluate, compare, search.
 

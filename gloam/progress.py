@@ -30,9 +30,19 @@ class RateColumn(ProgressColumn):
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        """The rate of a task, smoothed by rich."""
+        """The rate of a task, smoothed by rich; a task that is ``is_whole`` counts other things and has none."""
+        if task.fields.get("is_whole"):
+            return Text("")
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.0f} {self._unit}/s" if speed else "", style="progress.data.speed")
+
+
+class RemainingColumn(TimeRemainingColumn):
+    """Remaining time; a task that is ``is_whole`` tells it in its note."""
+
+    def render(self, task: Task) -> Text:
+        """As rich tells it."""
+        return Text("") if task.fields.get("is_whole") else super().render(task)
 
 
 def progress_bar(unit: str = "images", *, shown: bool = True) -> Progress:
@@ -48,7 +58,7 @@ def progress_bar(unit: str = "images", *, shown: bool = True) -> Progress:
         MofNCompleteColumn(),
         RateColumn(unit),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        RemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         console=console(stderr=True),
         transient=True,

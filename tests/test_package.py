@@ -70,3 +70,26 @@ def test_atomic_write_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> N
         raise OSError("disk full")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_objects_tell_themselves_in_five_lines(sysu_root: Path) -> None:
+    from gloam.datasets import load_dataset
+    from gloam.evaluation.evaluator import Results
+
+    splits = load_dataset("sysu_mm01", sysu_root)
+    scores = [{"rank1": 0.5, "mAP": 0.25}]
+    results = Results({f"a/{number}": scores for number in range(9)}, {"selection": "last"})
+    for shown in (repr(splits), repr(results)):
+        assert len(shown.splitlines()) == 5
+    assert f"train: {len(splits.train):,} images, {splits.num_classes:,} identities" in repr(splits)
+    assert "a/0: 50.00 / 25.00 (1 trial)" in repr(results)
+    assert "and 6 more protocols" in repr(results)
+
+
+def test_a_second_demo_finds_a_folder(tmp_path: Path) -> None:
+    from gloam.demo import free_folder
+
+    assert free_folder(tmp_path / "demo") == tmp_path / "demo"
+    for expected in ("demo_2", "demo_3"):
+        (free_folder(tmp_path / "demo") / "data").mkdir(parents=True)
+        assert free_folder(tmp_path / "demo") == tmp_path / expected

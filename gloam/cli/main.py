@@ -13,7 +13,7 @@ import tyro
 
 from gloam import __version__, plugins
 from gloam.cli import cache, calibrate, data, export, gallery, gallery_upkeep, reports, runs, serve, start, train
-from gloam.cli.parsing import parse
+from gloam.cli.parsing import in_words, parse
 from gloam.console import LogFormatter, console, harden_streams, styled
 from gloam.errors import GloamError, did_you_mean, explain
 from gloam.interruption import Interrupted, listening
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "cache clear": cache.cache_clear,
     "recipes": train.recipes,
     "train": train.train,
+    "runs": train.runs,
     "evaluate": runs.evaluate,
     "results": reports.results,
     "compare": reports.compare,
@@ -119,7 +120,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     description = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
     style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff)
-    return int(parse(command, rest, prog=f"gloam {name}", description=description, config=style) or 0)
+    return int(parse(in_words(command), rest, prog=f"gloam {name}", description=description, config=style) or 0)
 
 
 def _take_plugins(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from gloam.console import console
 
 DataRoot = Annotated[Path | None, tyro.conf.arg(name="data.root")]
+DataName = Annotated[str | None, tyro.conf.arg(name="data.name")]
+DataRoots = Annotated[tuple[Path, ...], tyro.conf.arg(name="data.root", metavar="DIR [DIR ...]")]
+DataNames = Annotated[tuple[str, ...], tyro.conf.arg(name="data.name", metavar="NAME [NAME ...]")]
+DataOptions = Annotated[tuple[str, ...], tyro.conf.arg(name="data.options", metavar="KEY=VALUE [KEY=VALUE ...]")]
 Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]
 
 
 def evaluate(
     runs: Runs,
     /,
-    data: DataRoot = None,
+    names: DataNames = (),
+    roots: DataRoots = (),
+    options: DataOptions = (),
     protocol: tuple[str, ...] = (),
     feature: str | None = None,
     mirror: bool | None = None,
@@ -24,16 +31,21 @@ def evaluate(
     batch_size: int | None = None,
     device: str = "auto",
     output: Path | None = None,
+    fresh: bool = False,
 ) -> None:
-    """Score trained models with the published protocols. Several runs (RegDB's ten trials) are averaged.
+    """Score trained models with the published protocols, on their own dataset or on others.
+
+    Several runs are rows of one table; seeds and trials of one recipe (RegDB's ten divisions) are averaged.
 
     Example:
-        gloam evaluate runs/sysu_mm01/agw/2026-01-31_12-00-00 --protocol "sysu_mm01/*_single"
+        gloam evaluate runs/sysu_mm01/agw/2026-01-31_12-00-00 --data.name llcm --data.root /data/LLCM
 
     Args:
-        runs: run folders or checkpoint files.
-        data: the dataset's folder, where it is not the one of training.
-        protocol: protocol names or wildcards; all of the dataset's if not given.
+        runs: run folders, checkpoint files or exported models.
+        names: datasets to score on; the one of training if not given.
+        roots: as many folders or tables; where the run found its own if not given.
+        options: the datasets' own options (RegDB: trial=3).
+        protocol: protocol names or wildcards; the recipe's, or all of a dataset that is not its own, if not given.
         feature: which of the method's features to use (AGW: fc, pool); the recipe's if not given.
         mirror: average each image with its mirror image; the recipe's choice if not given.
         rerank: k-reciprocal re-ranking (k1 20, k2 6, weight 0.3).
@@ -41,23 +53,29 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1 ...
         output: folder for evaluation.json, evaluation.parquet (every query) and evaluation.csv (default: the run folder
             of a single run).
+        fresh: extract features even where an earlier call has kept them (gloam cache list).
     """
-    from gloam.inference.scoring import evaluate_runs, evaluation_files
+    from gloam.inference.across import choose_targets
+    from gloam.inference.scoring import evaluate_across, write_evaluation
 
-    results = evaluate_runs(
+    targets = choose_targets(names, roots, _options(names, options))
+    found = evaluate_across(
         runs,
-        data_root=data,
+        targets,
         protocols=protocol or None,
         feature=feature,
         mirror=mirror,
         rerank=rerank,
         batch_size=batch_size,
         device=device,
-        output=output,
+        fresh=fresh,
     )
+    files = write_evaluation(found, targets, output)
     screen = console()
-    screen.print(results.table())
-    for file in evaluation_files(runs, output):
+    screen.print(found.rows[0].results.table() if len(found.rows) == 1 else found.table())
+    for line in found.legend() if len(found.models) > 1 else []:
+        screen.print(line, soft_wrap=True, highlight=False)
+    for file in files:
         screen.print(f"{file}", soft_wrap=True, highlight=False)
 
 
@@ -107,6 +125,8 @@ def rank_list(
     /,
     output: Path = Path("rank_list.png"),
     data: DataRoot = None,
+    name: DataName = None,
+    options: DataOptions = (),
     protocol: str | None = None,
     queries: int = 8,
     top: int = 10,
@@ -114,6 +134,7 @@ def rank_list(
     seed: int = 0,
     batch_size: int | None = None,
     device: str = "auto",
+    names: bool = False,
 ) -> None:
     """Figure of queries with their nearest gallery entries, right and wrong marked by colour and sign.
 
@@ -124,6 +145,8 @@ def rank_list(
         run: run folder or checkpoint file.
         output: figure to write (.png, .pdf, .svg, .jpg).
         data: the dataset's folder, where it is not the one of training.
+        name: dataset to draw; the one of training if not given.
+        options: the dataset's own options (RegDB: trial=3).
         protocol: protocol that defines query, gallery and camera rule; the dataset's first if not given.
         queries: number of rows.
         top: matches per row.
@@ -131,6 +154,7 @@ def rank_list(
         seed: seed of the random choice.
         batch_size: images per forward pass.
         device: auto, cpu, cuda, cuda:1 ...
+        names: write the file below every image.
     """
     from gloam.inference.scoring import rank_list_of_run
     from gloam.visualize.figure_files import check_figure_format, save_figure
@@ -139,6 +163,8 @@ def rank_list(
     figure = rank_list_of_run(
         run,
         data_root=data,
+        data_name=name,
+        data_options=_options([name] if name else [], options),
         protocol=protocol,
         queries=queries,
         top=top,
@@ -146,6 +172,7 @@ def rank_list(
         seed=seed,
         batch_size=batch_size,
         device=device,
+        names=names,
     )
     console().print(f"{save_figure(figure, output)}")
 
@@ -155,6 +182,8 @@ def embedding(
     /,
     output: Path = Path("embedding.png"),
     data: DataRoot = None,
+    name: DataName = None,
+    options: DataOptions = (),
     projection: Literal["pca", "tsne"] = "pca",
     ids: int = 20,
     seed: int = 0,
@@ -170,6 +199,8 @@ def embedding(
         run: run folder or checkpoint file.
         output: figure to write (.png, .pdf, .svg, .jpg).
         data: the dataset's folder, where it is not the one of training.
+        name: dataset to draw; the one of training if not given.
+        options: the dataset's own options (RegDB: trial=3).
         projection: pca keeps the meaning of distances; tsne shows neighbourhoods only.
         ids: at most so many people, those with the most images.
         seed: seed of tsne.
@@ -181,7 +212,15 @@ def embedding(
 
     check_figure_format(output)
     figure = embedding_of_run(
-        run, data_root=data, projection=projection, ids=ids, seed=seed, batch_size=batch_size, device=device
+        run,
+        data_root=data,
+        data_name=name,
+        data_options=_options([name] if name else [], options),
+        projection=projection,
+        ids=ids,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
     )
     console().print(f"{save_figure(figure, output)}")
 
@@ -277,3 +316,15 @@ def stripes(
     if report.scores:
         console().print(report.table())
     console().print(f"{report.path}")
+
+
+def _options(names: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
+    """``trial=3`` and the like, each read as the first of the datasets that has the option reads it."""
+    from gloam.cli.data import dataset_options
+    from gloam.datasets import get_dataset
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key = word.partition("=")[0]
+        found |= dataset_options(next((name for name in names if key in get_dataset(name).options), None), [word])
+    return found

@@ -49,6 +49,31 @@ def recipes(pattern: str = "*", /, json: bool = False) -> None:
     show_entries([_entry(name) for name in names], as_json=json)
 
 
+def runs(folder: Path = Path("runs"), /, json: bool = False) -> None:
+    """List of the runs below a folder: recipe, state, score of the final weights, size.
+
+    Example:
+        gloam runs runs/sysu_mm01
+
+    Args:
+        folder: where to look.
+        json: print everything as JSON.
+    """
+    from gloam.training.run_list import list_runs
+
+    found = list_runs(folder)
+    if not found:
+        raise GloamError(f"{folder} holds no runs. gloam train RECIPE --data.root DIR makes one.")
+    entries = []
+    for run in found:
+        score = "no score yet"
+        if run.protocol is not None and run.rank1 is not None and run.mAP is not None:
+            score = f"{run.protocol.split('/')[-1]}: {100 * run.rank1:.2f} / {100 * run.mAP:.2f}"
+        lines = [f"{run.recipe}, {run.state}", score, f"{run.size / 2**20:,.1f} MiB"]
+        entries.append(Entry(str(run.path), lines, run.facts()))
+    show_entries(entries, as_json=json)
+
+
 def train(arguments: Sequence[str], modules: Sequence[str] = ()) -> None:
     """Train a recipe, with any of its flags changed, and score the result.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -50,14 +54,26 @@ def cluster_by_infomap(
     solver = Infomap("--two-level --directed --silent --seed 1")
     links = zip(rows.tolist(), indices[rows, places].tolist(), similarities[rows, places].tolist(), strict=True)
     solver.add_links(list(links))
-    result = solver.run()
-    # Before version 2.10 the modules are read off the solver.
-    modules_of = result.modules() if hasattr(result, "modules") else solver.get_modules()  # type: ignore[no-untyped-call]
-    for node, module in modules_of.items():
-        labels[node] = module
+    solver.run()
+    nodes, found = _modules(solver)
+    labels[nodes] = found
     modules, first, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     kept = (modules >= 0) & (sizes > largest_outlier_module)
     order = np.flatnonzero(kept)[np.argsort(first[kept])]
     numbers = np.full(len(modules), -1, dtype=np.int64)
     numbers[order] = np.arange(len(order))
     return numbers[inverse]
+
+
+def _modules(solver: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Nodes and the module of each, by way of a file.
+
+    infomap's own lists cannot be read in a process that has loaded FAISS: both are wrapped by SWIG, which shares types
+    of the same name between packages, so that FAISS's iterator walks infomap's memory (a segmentation fault now and
+    then).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "modules.clu")
+        solver.write_clu(file)
+        table = np.loadtxt(file, comments="#", usecols=(0, 1), dtype=np.int64, ndmin=2)
+    return table[:, 0], table[:, 1]

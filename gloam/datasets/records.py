@@ -123,6 +123,18 @@ class DatasetSplits:
     notice: str | None = None
     labelled: bool = True
 
+    def __repr__(self) -> str:
+        unit = "tracklets" if self.is_video else "images"
+        lights = ", ".join(sorted(light.name.lower() for light in self.modalities)) or "nothing"
+        people = f"{self.num_classes:,} identities" if self.labelled else "nobody named"
+        return (
+            f"DatasetSplits {self.name} at {self.root}\n"
+            f"  train: {len(self.train):,} {unit}, {people}, {lights}\n"
+            f"  query: {len(self.query):,} {unit}\n"
+            f"  gallery: {len(self.gallery):,} {unit}\n"
+            f"  protocols: {', '.join(name.split('/')[-1] for name in self.protocols) or 'none'}"
+        )
+
     @property
     def num_classes(self) -> int:
         """Number of training identities."""

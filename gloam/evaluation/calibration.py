@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from gloam.evaluation.pairs import Pair, pair_name
 from gloam.evaluation.probabilities import logit, sigmoid
 
 FILE = "calibration.json"
-FORMAT: Final = 1
+FORMAT: Literal[1] = 1
 FEW_IDENTITIES = 100
 Interval = tuple[float, float]
 ProbabilityKind = Literal["logistic", "isotonic"]

@@ -46,6 +46,18 @@ class Results:
     notes: dict[str, str] = field(default_factory=dict)
     queries: QueryScores | None = field(default=None, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        """The first protocols, below five lines."""
+        shown = list(self.trials)[:3]
+        lines = [f"Results, rank-1 / mAP in percent{''.join(f'; {k}: {v}' for k, v in self.notes.items())}"]
+        for name in shown:
+            mean, count = self.mean(name), len(self.trials[name])
+            scores = f"{100 * mean['rank1']:.2f} / {100 * mean['mAP']:.2f}"
+            lines.append(f"  {name}: {scores} ({count} trial{'' if count == 1 else 's'})")
+        if len(self.trials) > len(shown):
+            lines.append(f"  and {len(self.trials) - len(shown)} more protocols")
+        return "\n".join(lines)
+
     def mean(self, protocol: str) -> dict[str, float]:
         """Arithmetic mean of every number over the trials, as fractions."""
         rows = self.trials[protocol]

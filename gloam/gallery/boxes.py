@@ -283,8 +283,8 @@ def _coco_frames(path: Path, images: Sequence[Mapping[str, Any]], names: Sequenc
         stated = _NUMBER.search(Path(str(one["file_name"])).stem)
         if stated is not None and int(stated[1]) != one["id"]:
             raise GloamError(
-                f"{path}: which frame is image {one['id']} named {plain(one['file_name'])}? Give every "
-                "entry of images a frame_id that counts from 0, or add the folder of these images, not the video."
+                f"{path}: which frame is image {one['id']} named {plain(one['file_name'])}? Give every entry of "
+                "images a frame_id that counts from 0, or give the folder of these images instead of the video."
             )
     return {one["id"]: int(one["id"]) for one in images}
 

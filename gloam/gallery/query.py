@@ -33,7 +33,7 @@ class Query(NamedTuple):
         notes: what the user should know.
         images: small WebP copies of the first query images.
         modality: of the images (or tracklets) that it was made of; None: of both.
-        shown: how many these were.
+        size: how many these were.
     """
 
     vector: Float
@@ -41,7 +41,7 @@ class Query(NamedTuple):
     notes: tuple[str, ...]
     images: tuple[bytes, ...] = ()
     modality: int | None = None
-    shown: int = 1
+    size: int = 1
 
 
 def read_query(

@@ -120,7 +120,7 @@ def find(query: Query, ask: Ask, catalogue: Catalogue, index: VectorIndex, *, no
             f"feedback: {came} of {len(after[0])} rows are new, {went} fell below rank {ask.top}; none is hidden, "
             "marked rows stay in the list"
         )
-    judged = judge(catalogue.space, ask, modality=query.modality, count=query.shown)
+    judged = judge(catalogue.space, ask, modality=query.modality, count=query.size)
     if ask.fmr is None:
         found = _found(vector, ask, search, catalogue, index)
     else:

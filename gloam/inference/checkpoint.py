@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -45,6 +45,7 @@ class _Text(BaseModel):
     weak: dict[str, Any] | None
     fingerprint: str
     files: str | None = None
+    epochs_from: Literal[0, 1] = 0  # number of the first epoch in the history; older versions counted from 0
 
 
 @dataclass
@@ -106,6 +107,7 @@ class Checkpoint:
                     "weak": self.weak,
                     "fingerprint": self.fingerprint,
                     "files": self.files,
+                    "epochs_from": 1,
                 }
             ),
             "method": self.method,
@@ -168,7 +170,7 @@ class Checkpoint:
             precision=content["precision"],
             labels=content["labels"],
             best=text.best.model_dump() if text.best is not None else None,
-            history=text.history,
+            history=[_counted_from_one(row, text.epochs_from) for row in text.history],
             weak=text.weak,
             fingerprint=text.fingerprint,
             files=text.files,
@@ -224,6 +226,11 @@ def _tensors(content: Any) -> Iterator[torch.Tensor]:
     elif isinstance(content, list | tuple):
         for value in content:
             yield from _tensors(value)
+
+
+def _counted_from_one(row: dict[str, Any], first: int) -> dict[str, Any]:
+    """A row of the history with its epoch counted from 1, as bars, logs and figures do."""
+    return {**row, "epoch": row["epoch"] + 1 - first} if isinstance(row.get("epoch"), int) else row
 
 
 def find_checkpoint(run: str | Path, prefer: tuple[str, ...] = ("best", "last")) -> Path:

@@ -226,7 +226,7 @@ def draw(matches: Matches, root: str | Path = ".", *, queries: int = 8, top: int
         found = matches.gallery.take(places[places >= 0])
         own = matches.query.columns["pid"].iloc[number]
         right = [None if UNKNOWN in (own, other) else bool(own == other) for other in known.iloc[places[places >= 0]]]
-        rows.append(RankedRow(asked[number], found.records(), right, matches.scores[number].tolist()))
+        rows.append(RankedRow(asked[number], found.records(), right, matches.distances[number].tolist()))
     return draw_rows(Path(root), rows, f"{len(rows)} queries and their matches")
 
 

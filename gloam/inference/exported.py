@@ -70,12 +70,15 @@ class OnnxMethod(ExportedMethod):
     def __init__(self, about: dict[str, Any], session: Any) -> None:
         super().__init__(about)
         self._session = session
+        self._exact = about["precision"] == "32"
         self._inputs = {entry.name for entry in session.get_inputs()}
 
     def _run(self, images: Tensor, modalities: Tensor) -> Tensor:
         given = {"images": images.cpu().numpy(), "modalities": modalities.cpu().numpy().astype(np.int64)}
         (features,) = self._session.run(None, {name: given[name] for name in given if name in self._inputs})
-        return torch.from_numpy(features)
+        vectors = torch.from_numpy(features)
+        # Half precision leaves lengths that differ from 1 by 5e-4, and a ranking by products would follow them.
+        return vectors if self._exact else torch.nn.functional.normalize(vectors, dim=1, eps=1e-12)
 
 
 class ProgramMethod(ExportedMethod):

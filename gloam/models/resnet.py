@@ -7,22 +7,24 @@ al., ECCV 2018.
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
 
 # depth -> (block, blocks per stage, base widths per stage)
-_LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...], tuple[int, ...]]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3), (64, 128, 256, 512)),
-    "resnet152": (Bottleneck, (3, 8, 36, 3), (64, 128, 256, 512)),
+_LAYOUTS: dict[str, tuple[Literal["basic", "bottleneck"], tuple[int, ...], tuple[int, ...]]] = {
+    "resnet18": ("basic", (2, 2, 2, 2), (64, 128, 256, 512)),
+    "resnet34": ("basic", (3, 4, 6, 3), (64, 128, 256, 512)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3), (64, 128, 256, 512)),
+    "resnet101": ("bottleneck", (3, 4, 23, 3), (64, 128, 256, 512)),
+    "resnet152": ("bottleneck", (3, 8, 36, 3), (64, 128, 256, 512)),
     # Small networks for tests and for the demo; no published weights exist.
-    "small": (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256)),
-    "tiny": (BasicBlock, (1, 1, 1, 1), (8, 16, 32, 64)),
+    "small": ("basic", (1, 1, 1, 1), (32, 64, 128, 256)),
+    "tiny": ("basic", (1, 1, 1, 1), (8, 16, 32, 64)),
 }
 ARCHITECTURES = tuple(_LAYOUTS)
 
@@ -57,7 +59,11 @@ class ResNet(nn.Module):
 
     def __init__(self, arch: str = "resnet50", *, last_stride: int = 1, ibn: bool = False) -> None:
         super().__init__()
-        block, depths, widths = _LAYOUTS[arch]
+        # Two seconds of processor time, mostly for parts of torch that nothing here uses: only when a network is built.
+        from torchvision.models.resnet import BasicBlock, Bottleneck
+
+        kind, depths, widths = _LAYOUTS[arch]
+        block: type[BasicBlock] | type[Bottleneck] = BasicBlock if kind == "basic" else Bottleneck
         self.stage_channels = [width * block.expansion for width in widths]
         self.out_channels = self.stage_channels[-1]
         self.conv1 = nn.Conv2d(3, widths[0], kernel_size=7, stride=2, padding=3, bias=False)

@@ -129,8 +129,9 @@ def check_image_size(name: str, size: tuple[int, int]) -> None:
 
 
 def _is_about_size(error: Exception) -> bool:
-    """timm's own check, or positions of one size added to a map of another."""
-    return isinstance(error, AssertionError) or "must match the size" in str(error)
+    """timm's own check, or positions of one size added to a map of another (PyTorch says that in two ways)."""
+    words = ("must match the size", "Attempting to broadcast a dimension")
+    return isinstance(error, AssertionError) or any(part in str(error) for part in words)
 
 
 def _wrong_size(name: str, size: Sequence[int], error: Exception) -> GloamError:

@@ -143,12 +143,12 @@ def _embed(
 ) -> tuple[TestFeatures | None, str | None]:
     """Features of the test set, or why there are none."""
     from gloam.inference.loading import load_model
-    from gloam.inference.scoring import embed_test
+    from gloam.inference.scoring import dataset_features
 
     try:
         model = load_model(run.file.parent, device=device)
         splits = model.load_splits(data_root)
-        query, gallery = embed_test(model, splits, batch_size=batch_size)
+        query, gallery = dataset_features(model, splits, batch_size=batch_size)
     except GloamError as error:
         return None, str(error)
     return TestFeatures(splits, query, gallery, model.recipe.evaluation.metric), None

@@ -18,7 +18,7 @@ from gloam.recipes.recipe import Recipe, differing_keys, list_recipes, load_reci
 from gloam.recipes.sections import Expected
 from gloam.report.finished_runs import System, read_run
 from gloam.report.run_facts import read_facts
-from gloam.report.score_tables import score_table
+from gloam.report.score_tables import Format, score_table
 from gloam.report.training_jobs import Job, run_jobs
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ FOLDER = Path("reproductions")
 _FREE = ("data.root", "data.cache", "data.workers", "train.seed", "train.accelerator", "train.log_every")
 _FREE_TOO = ("train.save_every", "train.devices", "data.options.trial")
 _LEVEL = 0.95
+_TABLES: dict[str, Format] = {"md": "markdown", "tex": "latex", "csv": "csv"}
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ def reproduce(
     if len({run.split for run in system.runs}) < (every := len(_all_trials(recipe))):
         example = f"Only some of the {every} trials were run. {example or ''}".strip()
     table = score_table([system])
-    write_text(folder / "table.md", table)
-    write_text(folder / "table.csv", score_table([system], format="csv"))
+    for suffix, kind in _TABLES.items():
+        write_text(folder / f"table.{suffix}", score_table([system], format=kind))
     content = {"recipe": name, "example": example, "verdicts": [asdict(verdict) for verdict in verdicts]}
     write_text(folder / VERDICT, json.dumps(content, indent=2))
     if report:

@@ -7,10 +7,9 @@ import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
-from lightning.fabric import Fabric
 
 from gloam import __version__
 from gloam.atomic import remove
@@ -21,6 +20,9 @@ from gloam.training.data_files import FILES, DataFiles, check_files, recorded_ki
 from gloam.training.epoch_state import EpochState
 from gloam.training.run_folder import RunFolder, State
 from gloam.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 T = TypeVar("T")
 AUTO = "auto"

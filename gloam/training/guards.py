@@ -53,8 +53,8 @@ class CollapseGuard:
         """
         if not math.isfinite(value):
             raise GloamError(
-                f"The loss became {value} in stage {self._stage!r}, epoch {epoch}, batch {step}; the last checkpoint "
-                f"is intact. {_CURES}"
+                f"The loss became {value} in stage {self._stage!r}, epoch {epoch + 1}, batch {step + 1}; the last "
+                f"checkpoint is intact. {_CURES}"
             )
         self._losses.append(value)
         return value
@@ -65,7 +65,7 @@ class CollapseGuard:
         Args:
             features: ``(n, D)`` unit features of different images.
             means: mean of every loss part over the epoch.
-            epoch: for the message.
+            epoch: counted from 0, as everywhere inside; messages count from 1.
 
         Returns:
             A hint where a triplet term rests at ln 2, its value when all distances are equal, or
@@ -77,18 +77,18 @@ class CollapseGuard:
         losses, self._losses = self._losses, []
         if len(features) > 1 and float(features.std(dim=0).max()) < 1e-6:
             raise GloamError(
-                f"Training collapsed in stage {self._stage!r}, epoch {epoch}: all images have the same feature. "
+                f"Training collapsed in stage {self._stage!r}, epoch {epoch + 1}: all images have the same feature. "
                 f"{_CURES}"
             )
         if len(losses) >= 20 and max(losses) - min(losses) < 1e-7:
             raise GloamError(
-                f"The loss stayed at {losses[0]:.6f} throughout epoch {epoch} of stage {self._stage!r}: nothing is "
+                f"The loss stayed at {losses[0]:.6f} throughout epoch {epoch + 1} of stage {self._stage!r}: nothing is "
                 f"being learned. {_CURES}"
             )
         if any("triplet" in name and abs(value - math.log(2)) < _NEAR for name, value in means.items()):
             return (
-                f"The triplet term rests at ln 2 = 0.693 in epoch {epoch} of stage {self._stage!r}: all distances are "
-                f"alike, which usually comes before a collapse. {_CURES}"
+                f"The triplet term rests at ln 2 = 0.693 in epoch {epoch + 1} of stage {self._stage!r}: all distances "
+                f"are alike, which usually comes before a collapse. {_CURES}"
             )
         if epoch + 1 >= _EARLIEST and epoch + 1 in self._looks:
             for name, plateau in self._plateaus.items():

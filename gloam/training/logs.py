@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gloam.atomic import atomic_path
 from gloam.console import LogFormatter
 from gloam.errors import WriteError, describe
+from gloam.training.number_words import whole
 
 if TYPE_CHECKING:
     from lightning.fabric.loggers.logger import Logger
@@ -46,7 +47,7 @@ class RunLogs:
         self._board: EventFile | None = None
         self._file: logging.Handler | None = None
         if folder is not None:
-            self._board = EventFile(folder / "tensorboard", first_step=len(self.history))
+            self._board = EventFile(folder / "tensorboard", first_step=len(self.history) + 1 if self.history else 0)
             self._file = _LogFile(folder / "log.txt")
             self._file.setFormatter(_LineFormatter("%(asctime)s %(level)s%(message)s", "%Y-%m-%d %H:%M:%S"))
             _log.addHandler(self._file)
@@ -55,9 +56,12 @@ class RunLogs:
     def write(self, row: dict[str, Any]) -> None:
         """Add one epoch's numbers; the table is rewritten as a whole, so a row is there or it is not.
 
+        Steps of TensorBoard and loggers are epochs, counted from 1 over all stages.
+
         Raises:
             WriteError: no space is left.
         """
+        row = {name: whole(name, value) for name, value in row.items()}
         self.history.append(row)
         if self._folder is None or self._board is None:
             return
@@ -67,12 +71,15 @@ class RunLogs:
             writer.writeheader()
             writer.writerows(self.history)
         numbers = {f"{row['stage']}/{k}": v for k, v in row.items() if isinstance(v, int | float) and k != "epoch"}
-        self._board.add(numbers, len(self.history) - 1)
+        self._board.add(numbers, len(self.history))
         self._send(numbers)
 
     def scores(self, scores: Mapping[str, Mapping[str, float]]) -> None:
-        """Final scores for the loggers, as ``test/<protocol>/<score>``; files and tables have them elsewhere."""
-        self._send({f"test/{protocol}/{name}": x for protocol, found in scores.items() for name, x in found.items()})
+        """Final scores as ``test/<protocol>/<score>``, for TensorBoard and the loggers."""
+        numbers = {f"test/{protocol}/{name}": x for protocol, found in scores.items() for name, x in found.items()}
+        if self._board is not None:
+            self._board.add(numbers, len(self.history))
+        self._send(numbers)
 
     def line(self, text: str) -> None:
         """One line for log.txt."""
@@ -111,7 +118,7 @@ class RunLogs:
     def _send(self, numbers: Mapping[str, float]) -> None:
         for logger in list(self._loggers):
             try:
-                logger.log_metrics(dict(numbers), step=max(len(self.history) - 1, 0))
+                logger.log_metrics(dict(numbers), step=len(self.history))
             except Exception as error:
                 self._loggers.remove(logger)
                 self.warn(

@@ -9,30 +9,35 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from lightning.fabric import Fabric
-from lightning.fabric.loggers.logger import Logger
+from typing import TYPE_CHECKING, Any, Literal
 
 from gloam.atomic import remove, write_text
 from gloam.datasets.weak import WeakLabels
-from gloam.errors import GloamError
 from gloam.evaluation.evaluator import Results
-from gloam.inference.checkpoint import Checkpoint, choose_feature, find_checkpoint, load_state
+from gloam.inference.checkpoint import Checkpoint, find_checkpoint, load_state
 from gloam.interruption import Interrupted, Signals, listening
 from gloam.methods.contract import Method
 from gloam.models.weights import load_weights
-from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage, differing_keys, load_recipe, resolve, validate
+from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage, load_recipe, resolve
 from gloam.training import continuation
 from gloam.training.data_files import FILES, DataFiles
 from gloam.training.loggers import open_loggers
 from gloam.training.logs import RunLogs
+from gloam.training.machine import choose_machine, is_first_process
 from gloam.training.named_parts import check_named_parts
+from gloam.training.number_words import number_text
+from gloam.training.outline import commands, outline, show
+from gloam.training.resumed_recipe import resumed_recipe
+from gloam.training.run_clock import RunClock
 from gloam.training.run_folder import RunFolder, default_folder
 from gloam.training.scorer import Scorer
 from gloam.training.stage import Stage, create_fabric
-from gloam.training.training_data import TrainingData, prepare_data
+from gloam.training.starting_weights import build_method, first_method
+from gloam.training.training_data import TrainingData, read_lists
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.loggers.logger import Logger
 
 _log = logging.getLogger(__name__)
 SELECTIONS = {
@@ -40,14 +45,6 @@ SELECTIONS = {
     "validation": "weights of the epoch that was best on held-out training identities",
     "test": "weights of the epoch that was best on the test set (not a clean result)",
 }
-
-
-# Keys that may differ when a run goes on: the same draws and updates result.
-MACHINE = {
-    "data": ("root", "cache", "workers", "fingerprint"),
-    "train": ("accelerator", "log_every", "save_every"),
-}
-MACHINE_SECTIONS = ("loggers", "logger_options")
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,8 @@ def train(
 
     Args:
         recipe: what to train: a recipe, its name (``sysu_mm01/agw``) or its file. A resume goes on with its run's
-            recipe, of which only the machine's side may differ (``MACHINE``: the data's place, workers, device, how
-            often to log and save; ``MACHINE_SECTIONS``; plugins).
+            recipe, of which only the machine's side may differ (the data's place, workers, device, how often
+            to log and save, loggers, plugins: ``resumed_recipe``).
         changes: flags that differ, by dotted name: ``{"data.root": folder, "optimizer.lr": 0.05}``.
         output: run folder to create; default ``runs/<dataset>/<method>/<time>``.
         resume: run folder whose ``last`` checkpoint to continue, with exactly the draws an uninterrupted run has; a run
@@ -135,6 +132,16 @@ def _train(
     if checkpoint is None:
         for planned in plan.stages.values():
             planned.options.refuse_idle()
+    weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
+    lists = read_lists(plan, weak=weak)
+    machine = choose_machine(recipe)
+    if machine.precision != machine.wanted_precision and is_first_process():
+        _log.warning(
+            "train.precision %s needs a GPU; this run computes in float32 on the CPU.", machine.wanted_precision
+        )
+    about = outline(plan, lists, machine, checkpoint)
+    if progress and is_first_process():
+        show(about)
     fabric = create_fabric(recipe)
     fabric.launch()
     # One process decides: clocks differ.
@@ -149,12 +156,21 @@ def _train(
                 "evaluation.selection is test: the best epoch is chosen on the test set, so its score is no clean "
                 "result. Report the last epoch, or use selection validation."
             )
-        weak = WeakLabels.from_dict(checkpoint.weak) if checkpoint is not None and checkpoint.weak is not None else None
-        data = prepare_data(plan, weak=weak, progress=progress and fabric.is_global_zero)
+        # Weights that are missing or do not fit are told before an image is decoded; those of a resumed run fit.
+        begun = first_method(plan, lists, None, folder.path) if checkpoint is None else None
+        data = lists.open(progress=progress and fabric.is_global_zero)
         files = continuation.on_first(fabric, lambda: continuation.check_data(recipe, data, folder, checkpoint))
+        method, told = begun or first_method(plan, lists, checkpoint, folder.path)
         run = _Run(fabric, recipe, data, folder, checkpoint, files, signals, progress=progress, stop_after=stop_after)
         run.open(unique=output is None, begin_again=begin_again)
-        result = run.execute(plan)
+        about += commands(run.folder.path)
+        if run.progress:
+            show(commands(run.folder.path))
+        for name, value in about:
+            run.logs.record(f"{name}: {value}")
+        if told is not None:
+            run.logs.line(told)
+        result = run.execute(plan, method)
         status = "success"
         return result
     except Interrupted as stop:
@@ -168,35 +184,6 @@ def _train(
         # Without a checkpoint there is nothing to go on with.
         folder.discard()
         folder.release()
-
-
-def resumed_recipe(given: Recipe, saved: Recipe) -> Recipe:
-    """The saved recipe with the given one's machine settings (``MACHINE``).
-
-    Args:
-        given: the saved recipe, perhaps with changes from the command line, or the recipe the run began with.
-        saved: the checkpoint's.
-
-    Raises:
-        GloamError: the two differ in what the result depends on; every such key is named.
-    """
-    given = resolve(given).recipe
-    content = resolve(saved).recipe.model_dump(mode="json")
-    asked = given.model_dump(mode="json")
-    for section, keys in MACHINE.items():
-        content[section] |= {key: asked[section][key] for key in keys if asked[section][key] is not None}
-    content |= {section: asked[section] for section in MACHINE_SECTIONS}
-    content["plugins"] = list(dict.fromkeys([*saved.plugins, *given.plugins]))
-    recipe = validate(content, "resumed recipe")
-    free = {f"{section}.{key}" for section, keys in MACHINE.items() for key in keys}
-    words = ("description", "expected", "plugins", "trains_on")
-    changed = [key for key in differing_keys(given, recipe) if key not in free and key.split(".")[0] not in words]
-    if changed:
-        raise GloamError(
-            f"A resumed run goes on with its own recipe; {', '.join(changed)} cannot change. Leave the flags out, or "
-            "start a new run from its weights: --weights RUN."
-        )
-    return recipe
 
 
 class _Run:
@@ -221,6 +208,7 @@ class _Run:
         self.remaining = stop_after
         self.best: dict[str, float] | None = None
         self.stopped_at: str | None = None
+        self.clock, self.epochs_before = RunClock(0), 0
         self.logs = RunLogs(None)
         self._loggers: list[Logger] = []
 
@@ -231,18 +219,20 @@ class _Run:
         history = self.checkpoint.history if self.checkpoint else None
         self.logs = RunLogs(self.folder.path if self.fabric.is_global_zero else None, history, self._loggers)
 
-    def execute(self, plan: ResolvedRecipe) -> RunResult:
-        """Run every stage that is not finished yet."""
+    def execute(self, plan: ResolvedRecipe, method: Method[Any]) -> RunResult:
+        """Run every stage that is not finished yet; the first of them trains this method."""
         names = list(plan.stages)
         start = names.index(self.checkpoint.stage) if self.checkpoint else 0
-        method: Method[Any] | None = None
         stage: Stage | None = None
+        self.clock = RunClock(sum(each.recipe.train.epochs for each in plan.stages.values()))
         for number in range(start, len(names)):
             if number > start and self.remaining is not None and self.remaining <= 0:
                 return self._result(None)
             name, resolved = names[number], plan.stages[names[number]]
             resumed = self.checkpoint if self.checkpoint and number == start else None
-            method = self._create(resolved, previous=method, resumed=resumed, first=number == 0)
+            self.epochs_before = sum(plan.stages[earlier].recipe.train.epochs for earlier in names[:number])
+            if number > start:
+                method = self._next(resolved, method)
             stage = self._run_stage(name, resolved.recipe, method, resumed, first=number == 0)
             if stage is None:
                 return self._result(None)
@@ -253,24 +243,12 @@ class _Run:
     def _result(self, results: Results | None) -> RunResult:
         return RunResult(self.folder.path, results, self.fabric.is_global_zero)
 
-    def _create(
-        self, stage: ResolvedStage, *, previous: Method[Any] | None, resumed: Checkpoint | None, first: bool
-    ) -> Method[Any]:
-        """The stage's method: the previous stage's object, or a new one with weights from where the recipe says."""
-        recipe = stage.recipe
-        if previous is not None and isinstance(previous, stage.method) and previous.options == stage.options:
+    def _next(self, stage: ResolvedStage, previous: Method[Any]) -> Method[Any]:
+        """The method of a later stage: the one before, or a new one with its weights."""
+        if isinstance(previous, stage.method) and previous.options == stage.options:
             return previous
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.train.seed)
-            method = stage.method(self.data.num_classes(stage.method), stage.options)
-        if recipe.evaluation.feature is not None:
-            choose_feature(method, recipe.evaluation.feature)
-        if resumed is not None:
-            load_state(method, resumed.method, str(self.folder.path))
-        elif previous is not None:
-            self.logs.line(str(load_weights(method, self._finished_weights())))
-        elif first and recipe.weights != "none":
-            self.logs.line(str(load_weights(method, recipe.weights)))
+        method = build_method(stage, self.data.num_classes(stage.method))
+        self.logs.line(str(load_weights(method, self._finished_weights())))
         return method
 
     def _run_stage(
@@ -278,7 +256,16 @@ class _Run:
     ) -> Stage | None:
         """Train a stage to its end and put its final weights into the method; None where the call's time is up."""
         stage = Stage(
-            self.fabric, name, recipe, method, self.data, self.logs, signals=self.signals, progress=self.progress
+            self.fabric,
+            name,
+            recipe,
+            method,
+            self.data,
+            self.logs,
+            signals=self.signals,
+            progress=self.progress,
+            clock=self.clock,
+            epochs_before=self.epochs_before,
         )
         done, unfinished = 0, None
         if resumed is not None:
@@ -418,5 +405,5 @@ class _StopEarlyError(Exception):
 
 
 def _summary(numbers: dict[str, Any]) -> str:
-    shown = [f"{key} {value:.4f}" for key, value in numbers.items() if isinstance(value, float)]
+    shown = [f"{key} {number_text(key, value)}" for key, value in numbers.items() if key not in ("stage", "epoch")]
     return f"{numbers['stage']} epoch {numbers['epoch']} done: {', '.join(shown)}"

@@ -6,13 +6,11 @@ memories change before an epoch's length is known, and because a resume must rep
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -34,9 +32,14 @@ from gloam.training.context import TrainingContext, epoch_numbers
 from gloam.training.epoch_state import EpochState, UnsavableError, baseline
 from gloam.training.guards import CollapseGuard
 from gloam.training.logs import RunLogs
+from gloam.training.machine import choose_machine
 from gloam.training.optimizers import create_optimizer, set_learning_rate
+from gloam.training.run_clock import RunClock
 from gloam.training.schedule import learning_rate_factor
 from gloam.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 _PROBE = 64  # images whose features are watched for collapse
 
@@ -52,7 +55,9 @@ class Stage:
         data: what to train on.
         logs: where numbers go.
         signals: asks for a stop between two batches.
-        progress: show a bar.
+        progress: show bars.
+        clock: of the whole run.
+        epochs_before: epochs of the stages before this one.
 
     Attributes:
         unfinished: the running epoch between two batches, for a checkpoint; None where only its start can be saved.
@@ -69,7 +74,10 @@ class Stage:
         *,
         signals: Signals,
         progress: bool = True,
+        clock: RunClock | None = None,
+        epochs_before: int = 0,
     ) -> None:
+        self._clock, self._epochs_before = clock or RunClock(recipe.train.epochs), epochs_before
         self.fabric, self.name, self.recipe = fabric, name, recipe
         self.unfinished: EpochState | None = None
         self._signals = signals
@@ -162,6 +170,7 @@ class Stage:
 
     def _epoch(self, epoch: int, unfinished: EpochState | None) -> dict[str, Any]:
         recipe, started = self.recipe, time.perf_counter()
+        self._clock.begin_epoch(self._epochs_before + epoch)
         truth = self.data.truth if self.data.splits.labelled else None
         context = self._context(epoch)
         if unfinished is None:
@@ -197,7 +206,7 @@ class Stage:
         )
         if len(sampler) == 0:
             raise GloamError(
-                f"Epoch {epoch} of stage {self.name!r} has no batch. Lower sampler.identities or instances."
+                f"Epoch {epoch + 1} of stage {self.name!r} has no batch. Lower sampler.identities or instances."
             )
         rate = set_learning_rate(self.optimizer, learning_rate_factor(recipe.schedule, epoch, recipe.train.epochs))
         generator = torch.Generator().manual_seed(
@@ -212,7 +221,7 @@ class Stage:
         seconds = time.perf_counter() - started
         return {
             "stage": self.name,
-            "epoch": epoch,
+            "epoch": epoch + 1,
             "lr": rate,
             **means,
             **state.logged,
@@ -239,12 +248,16 @@ class Stage:
         step = fitting(self._step, f"{self._smaller_batches()} or --train.precision bf16.")
         with self._signals.deferred(), progress_bar(shown=self._progress) as bar:
             task = bar.add_task(f"{self.name} {epoch + 1}/{self.recipe.train.epochs}", total=None, note="")
+            run = bar.add_task("run", total=self._clock.total, note="", is_whole=True)
             for loaded in loader:
                 value, size = step(loaded, generator, epoch, state)
+                share = state.step / steps
+                bar.update(run, completed=self._clock.done(share), note=self._clock.words(share))
                 bar.update(task, total=steps * size, completed=state.step * size, note=f"loss {value:.3f}")
                 if state.step % self.recipe.train.log_every == 0:
                     parts = ", ".join(f"{name} {float(part) / state.step:.4f}" for name, part in state.sums.items())
-                    self.logs.record(f"{self.name} epoch {epoch} batch {state.step}/{steps} lr {rate:.6f}: {parts}")
+                    place = f"{self.name} epoch {epoch + 1} batch {state.step}/{steps}"
+                    self.logs.record(f"{place} lr {rate:.2e}: {parts}")
                 if self.is_told_to_stop():
                     self._keep(state, generator, started)
                     self._signals.interrupt()
@@ -347,41 +360,20 @@ class Stage:
 def create_fabric(recipe: Recipe) -> Fabric:
     """Devices, processes and precision of a recipe.
 
-    Under torchrun its number of processes counts, whatever the recipe says: independent processes would otherwise
-    train the same run side by side.
-
     Raises:
-        GloamError: fp16 without a GPU, more devices than there are, or several processes for a method of one.
+        GloamError: what :func:`choose_machine` raises.
     """
-    from gloam.methods import get_method
+    machine = choose_machine(recipe)
+    # Four seconds of processor time: only when training begins.
+    from lightning.fabric import Fabric
 
-    train = recipe.train
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        train = train.model_copy(update={"devices": local, "nodes": world // local})
-    several = train.devices * train.nodes > 1
-    for name in {stage.method_name for stage in recipe.resolved_stages().values()} if several else ():
-        if reason := get_method(name).one_process:
-            raise GloamError(
-                f"{name} cannot train in {train.devices * train.nodes} processes yet: {reason}. Set train.devices and "
-                "train.nodes to 1; with torchrun, --nproc-per-node 1."
-            )
-    accelerator = train.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise GloamError("train.accelerator is cuda, but torch sees no GPU (gloam doctor). Use cpu or auto.")
-    if train.precision == "fp16" and accelerator == "cpu":
-        raise GloamError("train.precision fp16 needs a GPU. Use bf16 or 32 on the CPU.")
-    if accelerator == "cuda" and train.devices > torch.cuda.device_count():
-        raise GloamError(f"train.devices is {train.devices}, but this machine has {torch.cuda.device_count()} GPUs.")
-    precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[train.precision]
+    precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[machine.precision]
     return Fabric(
-        accelerator=accelerator,
-        devices=train.devices,
-        num_nodes=train.nodes,
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        num_nodes=machine.nodes,
         # Stages freeze parts of a network, so some parameters have no gradient.
-        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        strategy="ddp_find_unused_parameters_true" if machine.processes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
 

@@ -21,7 +21,7 @@ from gloam.inference.sources import load_splits, open_records
 from gloam.methods.contract import Method
 from gloam.models.backbone import check_size
 from gloam.pixels.store import PixelStore
-from gloam.recipes.recipe import Recipe, ResolvedRecipe, ResolvedStage
+from gloam.recipes.recipe import DataConfig, Recipe, ResolvedRecipe, ResolvedStage
 from gloam.sampling import IdentityBatches, PlainBatches
 
 _log = logging.getLogger(__name__)
@@ -74,13 +74,67 @@ class TrainingData:
         return data_fingerprint(self.splits.train, self.test.query, self.test.gallery)
 
 
+@dataclass
+class DataLists:
+    """The data side of a run before an image is opened.
+
+    Attributes:
+        config: the recipe's ``data`` section.
+        splits: see :class:`TrainingData`, as all that follows.
+        test: see there.
+        validation: see there.
+        weak: see there.
+        truth: see there, for every record of the lists.
+    """
+
+    config: DataConfig
+    splits: DatasetSplits
+    test: DatasetSplits
+    validation: DatasetSplits | None
+    truth: Tensor
+    weak: WeakLabels | None
+
+    def num_classes(self, method: type[Method[Any]]) -> int:
+        """Identities that a method is told: none for an unsupervised one."""
+        return 1 if method.is_unsupervised else self.splits.num_classes
+
+    def open(self, *, progress: bool = True) -> TrainingData:
+        """Decode the training images, or find them decoded.
+
+        Args:
+            progress: show a bar.
+
+        Raises:
+            GloamError: unreadable images, or none.
+        """
+        splits, truth = self.splits, self.truth
+        records, store = open_records(splits.train, splits.root, self.config, progress=progress)
+        if len(records) != len(splits.train):
+            kept = {record.paths[0] for record in records}
+            # Any path: a tracklet may have lost its first frame.
+            truth = truth[[not kept.isdisjoint(record.paths) for record in splits.train]]
+        return TrainingData(
+            splits=splits,
+            test=self.test,
+            validation=self.validation,
+            records=records,
+            store=store,
+            truth=truth,
+            weak=self.weak,
+        )
+
+
 def prepare_data(plan: ResolvedRecipe, *, weak: WeakLabels | None = None, progress: bool = True) -> TrainingData:
-    """Load, hold out, shuffle and open what the recipe's stages train on.
+    """:func:`read_lists`, and the images opened."""
+    return read_lists(plan, weak=weak).open(progress=progress)
+
+
+def read_lists(plan: ResolvedRecipe, *, weak: WeakLabels | None = None) -> DataLists:
+    """Load, hold out and shuffle what the recipe's stages train on; no image is opened.
 
     Args:
         plan: the whole run.
         weak: permutations of an earlier part of the run; drawn if not given.
-        progress: show a bar while images are decoded.
 
     Raises:
         GloamError: data and a stage's method do not fit (no training records, one modality only, images for a video
@@ -105,20 +159,7 @@ def prepare_data(plan: ResolvedRecipe, *, weak: WeakLabels | None = None, progre
         splits, weak = shuffle_labels_per_modality(splits, recipe.train.seed)
     else:
         splits = weak.apply(splits)
-    records, store = open_records(splits.train, splits.root, recipe.data, progress=progress)
-    if len(records) != len(splits.train):
-        kept = {record.paths[0] for record in records}
-        # Any path: a tracklet may have lost its first frame.
-        truth = truth[[not kept.isdisjoint(record.paths) for record in splits.train]]
-    return TrainingData(
-        splits=splits,
-        test=test,
-        validation=validation,
-        records=records,
-        store=store,
-        truth=truth,
-        weak=weak,
-    )
+    return DataLists(recipe.data, splits, test, validation, truth, weak)
 
 
 def _check_fit(splits: DatasetSplits, stage: ResolvedStage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,8 +12,12 @@ from matplotlib.ticker import MaxNLocator
 
 from gloam.errors import GloamError
 
-# Okabe-Ito palette without yellow: told apart with every kind of colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Okabe-Ito palette without yellow, told apart with every kind of colour vision; then Tol's muted one.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"),
+    *("#332288", "#882255", "#999933", "#44AA99", "#CC6677", "#117733", "#AA4499", "#88CCEE", "#DDCC77"),
+)
+_PALETTE = 7  # a new line style from here on
 STYLES = ("-", "--", ":", "-.")
 _SKIPPED = ("stage", "epoch", "seconds")
 # Panels of several numbers, and a word that the names of these numbers have.
@@ -98,14 +103,35 @@ def _is_part(name: str, series: dict[str, list[tuple[int, float]]]) -> bool:
     return all(value <= 1.05 * abs(totals.get(epoch, value)) + 1e-6 for epoch, value in series[name])
 
 
+def _colours(count: int) -> list[str]:
+    """As many different colours."""
+    if count <= len(COLOURS):
+        return list(COLOURS[:count])
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    more = count - len(COLOURS)
+    return [*COLOURS, *(to_hex(matplotlib.colormaps["turbo"]((n + 0.5) / more)) for n in range(more))]
+
+
+def _parts(points: list[tuple[int, float]], borders: list[float]) -> list[tuple[float, float]]:
+    """The points with a gap at every border: the last number of a stage leads to none of the next."""
+    found: list[tuple[float, float]] = []
+    for before, point in zip([None, *points], points, strict=False):
+        found += [(b, math.nan) for b in borders if before is not None and before[0] < b < point[0]]
+        found.append(point)
+    return found
+
+
 def _draw_panel(axes: Axes, title: str, series: dict[str, list[tuple[int, float]]], borders: list[float]) -> None:
     scale = 100 if title == "scores (%)" else 1
-    for number, (name, points) in enumerate(series.items()):
+    for number, ((name, points), colour) in enumerate(zip(series.items(), _colours(len(series)), strict=True)):
+        parts = _parts(points, borders)
         axes.plot(
-            [x for x, _ in points],
-            [scale * y for _, y in points],
-            color=COLOURS[number % len(COLOURS)],
-            linestyle=STYLES[number // len(COLOURS) % len(STYLES)],
+            [x for x, _ in parts],
+            [scale * y for _, y in parts],
+            color=colour,
+            linestyle=STYLES[number // _PALETTE % len(STYLES)],
             marker="o" if len(points) < 30 else None,
             markersize=3,
             linewidth=1.6,

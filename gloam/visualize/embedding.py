@@ -16,6 +16,9 @@ from gloam.errors import GloamError, did_you_mean
 
 Projection = Literal["pca", "tsne"]
 
+_LABEL = 7  # font size in points
+_SIZE, _INSIDE = (7.6, 6.0), (7.2, 5.4)  # inches of the figure and, at least, of its axes
+_ROUNDS = 400
 _MARKERS = {Modality.VISIBLE: "o", Modality.INFRARED: "^"}
 
 
@@ -92,6 +95,51 @@ def _project(points: NDArray[np.float32], method: Projection, seed: int) -> tupl
     return plane, (f"component 1 ({100 * shares[0]:.0f} % of variance)", f"component 2 ({100 * shares[1]:.0f} %)")
 
 
+def _limits(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(2, 2)`` ends of the axes: all points, with a margin."""
+    low, high = plane.min(axis=0), plane.max(axis=0)
+    margin = np.maximum(0.05 * (high - low), 1e-9)
+    return np.stack([low - margin, high + margin], axis=1)
+
+
+def _spread_labels(
+    centres: NDArray[np.float64], plane: NDArray[np.float64], texts: Sequence[str]
+) -> NDArray[np.float64]:
+    """Places of labels, as near to their centres as they can be without covering one another.
+
+    Two that overlap are pushed apart along the shorter way, again and again.
+
+    Args:
+        centres: ``(n, 2)``.
+        plane: ``(N, 2)`` all points, which give the axes.
+        texts: n labels.
+    """
+    ends = _limits(plane)
+    span = ends[:, 1] - ends[:, 0]
+    # In points of the page; boxes a little larger than they are drawn.
+    scale = 72 * np.array(_INSIDE) / span
+    places = (centres - ends[:, 0]) * scale
+    sizes = np.array([(0.75 * _LABEL * len(text) + 6, 1.9 * _LABEL) for text in texts])
+    for _ in range(_ROUNDS):
+        moved = False
+        for one in range(len(places)):
+            for other in range(one):
+                apart = places[one] - places[other]
+                missing = (sizes[one] + sizes[other]) / 2 - np.abs(apart)
+                if (missing <= 0).any():
+                    continue
+                axis = int(missing.argmin())
+                step = (missing[axis] / 2 + 0.1) * (1 if apart[axis] >= 0 else -1)
+                places[one, axis] += step
+                places[other, axis] -= step
+                moved = True
+        places = np.clip(places, sizes / 2, 72 * np.array(_INSIDE) - sizes / 2)
+        if not moved:
+            break
+    spread: NDArray[np.float64] = places / scale + ends[:, 0]
+    return spread
+
+
 def _figure(
     plane: NDArray[np.float64],
     people: NDArray[np.int64],
@@ -102,8 +150,10 @@ def _figure(
 ) -> Figure:
     import matplotlib
 
-    figure = Figure(figsize=(7.6, 6.0), layout="constrained", dpi=130)
+    figure = Figure(figsize=_SIZE, layout="constrained", dpi=130)
     axes = figure.subplots()
+    centres = np.array([np.median(plane[people == person], axis=0) for person in shown])
+    places = _spread_labels(centres, plane, [str(person) for person in shown])
     palette = matplotlib.colormaps["tab20"] if len(shown) <= 20 else matplotlib.colormaps["turbo"]
     for number, person in enumerate(shown):
         colour = palette(number) if len(shown) <= 20 else palette(number / (len(shown) - 1))
@@ -119,12 +169,14 @@ def _figure(
                 linewidths=0.4,
                 alpha=0.9,
             )
-        # A small id beside the person's centre, because no palette separates this many colours for everybody.
-        centre = np.median(plane[people == person], axis=0)
+        # A small id at the person's centre or beside it, because no palette separates this many colours for everybody.
         axes.annotate(
-            str(person), tuple(centre), fontsize=7, ha="center", va="center",
+            str(person), tuple(centres[number]), tuple(places[number]), fontsize=_LABEL, ha="center", va="center",
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.85},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
+    (left, right), (low, high) = _limits(plane)
+    axes.set(xlim=(left, right), ylim=(low, high))
     handles = [
         Line2D([], [], marker=marker, linestyle="", color="0.4", markeredgecolor="black", label=modality.name.lower())
         for modality, marker in _MARKERS.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _MARKS = {True: ("✓ ", RIGHT), False: ("✗ ", WRONG), None: ("", QUERY)}
 # Inches: width and height of an image and of a tracklet's three frames, the gaps around them, the captions.
 _IMAGE, _TRACKLET = (1.0, 2.0), (1.95, 1.3)
 _GAP, _TITLE, _CAPTION, _HEAD = 0.12, 0.20, 0.36, 0.62
+_NAME, _CHARACTERS = 5.5, 19  # file names: points, characters an inch
 _PIXELS = 128  # per inch: an image is drawn 128 x 256
 
 
@@ -43,14 +45,14 @@ class RankedRow:
         query: the query.
         found: its matches, nearest first.
         right: whether each match shows the query's identity; None where that is unknown.
-        scores: similarity of each match, larger is more alike.
+        distances: of each match, smaller is more alike.
         precision: the query's average precision, or None where identities are unknown.
     """
 
     query: Record
     found: Sequence[Record]
     right: Sequence[bool | None]
-    scores: Sequence[float]
+    distances: Sequence[float]
     precision: float | None = None
 
 
@@ -65,6 +67,7 @@ def draw_rank_list(
     choose: Choice = "random",
     seed: int = 0,
     metric: Metric = "cosine",
+    names: bool = False,
 ) -> Figure:
     """One row per query: the query, then its nearest gallery entries in the protocol's first trial.
 
@@ -81,6 +84,7 @@ def draw_rank_list(
         choose: random valid queries, or those with the lowest or highest average precision.
         seed: of the random choice.
         metric: see ``rank_features``.
+        names: write the file below every image.
 
     Returns:
         The figure; :func:`gloam.visualize.figure_files.save_figure` writes it.
@@ -96,7 +100,8 @@ def draw_rank_list(
     if not chosen:
         raise GloamError(f"{splits.name} has no protocol to draw.")
     rows = _rank(splits, chosen[0], query_features, gallery_features, queries, top, choose, seed, metric)
-    return draw_rows(splits.root, rows, f"{chosen[0].name}, {_heading(choose, len(rows))}")
+    heading = f"{chosen[0].name}, {_heading(choose, len(rows))}, d: {metric} distance"
+    return draw_rows(splits.root, rows, heading, names=names)
 
 
 def _rank(
@@ -138,9 +143,10 @@ def _rank(
             nearest = _nearest(distances, plan.visible_to(index), top)
             entries = [gallery_records[place] for place in nearest]
             same = [entry.pid == query_records[index].pid for entry in entries]
-            scores = [-float(distances[place]) for place in nearest]
+            # Of cosine the blocks hold minus the similarity.
+            lengths = [float(distances[place]) + (1.0 if metric == "cosine" else 0.0) for place in nearest]
             precision = float(plan.average_precision[index])
-            found.append(RankedRow(query_records[index], entries, same, scores, precision))
+            found.append(RankedRow(query_records[index], entries, same, lengths, precision))
     return found
 
 
@@ -164,13 +170,14 @@ def _heading(choose: Choice, count: int) -> str:
     return f"{count} {kinds[choose]}"
 
 
-def draw_rows(root: Path, rows: Sequence[RankedRow], heading: str) -> Figure:
+def draw_rows(root: Path, rows: Sequence[RankedRow], heading: str, *, names: bool = False) -> Figure:
     """Queries with their matches, a row each.
 
     Args:
         root: folder that the records' paths are relative to.
         rows: what to draw.
         heading: text above.
+        names: write the file (of a tracklet its first) below every image.
 
     Raises:
         GloamError: an image that cannot be read.
@@ -182,7 +189,9 @@ def draw_rows(root: Path, rows: Sequence[RankedRow], heading: str) -> Figure:
     # The query stands apart from its matches by half an image.
     apart = 0.5 * _IMAGE[0]
     width = _GAP + (top + 1) * (size[0] + _GAP) + apart
-    line = _TITLE + size[1] + _CAPTION + _GAP
+    shown = [record for row in rows for record in (row.query, *row.found)] if names else []
+    lines = max((len(textwrap.wrap(record.paths[0], _characters(record))) for record in shown), default=0)
+    line = _TITLE + size[1] + _CAPTION + _GAP + lines * _NAME * 1.25 / 72
     height = _HEAD + len(rows) * line
     figure = Figure(figsize=(width, height), facecolor="white", dpi=_PIXELS)
     figure.text(_GAP / width, 1 - 0.12 / height, heading, fontsize=12, fontweight="bold", va="top", color=QUERY)
@@ -200,14 +209,14 @@ def draw_rows(root: Path, rows: Sequence[RankedRow], heading: str) -> Figure:
             pixels = _image(root, record, round(size[0] * _PIXELS), round(size[1] * _PIXELS))
             if place == 0:
                 told = "" if row.precision is None else f", AP {100 * row.precision:.1f}"
-                _show(axes, pixels, record, QUERY, f"query{told}")
+                _show(axes, pixels, record, QUERY, f"query{told}", names=names)
             else:
                 sign, colour = _MARKS[row.right[place - 1]]
-                _show(axes, pixels, record, colour, f"{sign}{place} · {row.scores[place - 1]:.2f}")
+                _show(axes, pixels, record, colour, f"{sign}{place} · d {row.distances[place - 1]:.2f}", names=names)
     return figure
 
 
-def _show(axes: Axes, pixels: NDArray[np.uint8], record: Record, colour: str, title: str) -> None:
+def _show(axes: Axes, pixels: NDArray[np.uint8], record: Record, colour: str, title: str, *, names: bool) -> None:
     axes.imshow(pixels, aspect="auto", interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
@@ -215,6 +224,15 @@ def _show(axes: Axes, pixels: NDArray[np.uint8], record: Record, colour: str, ti
     axes.set_title(title, fontsize=8.5, color=colour, fontweight="bold", pad=4)
     told = "" if record.pid < 0 else f"id {record.pid_raw}, "
     axes.set_xlabel(f"{told}cam {record.cam}\n{record.modality.name.lower()}", fontsize=7.5, labelpad=4)
+    if names:
+        text = "\n".join(textwrap.wrap(record.paths[0], _characters(record)))
+        below = (0.5, -_CAPTION / (_TRACKLET if len(record.paths) > 1 else _IMAGE)[1])
+        axes.text(*below, text, fontsize=_NAME, ha="center", va="top", transform=axes.transAxes, color=QUERY)
+
+
+def _characters(record: Record) -> int:
+    """How many characters of a file name fit below its image."""
+    return round(_CHARACTERS * (_TRACKLET if len(record.paths) > 1 else _IMAGE)[0])
 
 
 def _image(root: Path, record: Record, width: int, height: int) -> NDArray[np.uint8]:

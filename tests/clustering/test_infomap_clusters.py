@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,11 +70,11 @@ def _links(monkeypatch: pytest.MonkeyPatch, features: Tensor, **options: object)
         def add_links(self, links: list[tuple[int, int, float]]) -> None:
             seen.extend(links)
 
-        def run(self) -> Infomap:
-            return self
+        def run(self) -> None:
+            pass
 
-        def modules(self) -> dict[int, int]:
-            return {}
+        def write_clu(self, file: str) -> None:
+            Path(file).write_text("# node_id module flow\n0 1 1\n")
 
     module = type(sys)("infomap")
     module.Infomap = Infomap  # type: ignore[attr-defined]
@@ -127,3 +129,22 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "infomap", None)
     with pytest.raises(GloamError, match=r"gloam\[infomap\]"):
         cluster_by_infomap(np.eye(5))
+
+
+@needs_infomap
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="the extra search is not installed")
+def test_a_process_that_has_loaded_faiss_clusters_too() -> None:
+    """Both packages share SWIG's iterator type: reading infomap's lists with FAISS's iterator ends the process."""
+    script = (
+        "import faiss, infomap, torch\n"
+        "from gloam.clustering.infomap_clusters import cluster_by_infomap\n"
+        "generator = torch.Generator().manual_seed(0)\n"
+        "ids = torch.arange(40).repeat_interleave(20)\n"
+        "features = torch.randn(40, 64, generator=generator)[ids] + torch.randn(800, 64, generator=generator) / 5\n"
+        "read = []\n"
+        "def walk(self):\n    read.append(1)\n    raise StopIteration\n"
+        "faiss.swigfaiss.SwigPyIterator.__next__ = walk\n"
+        "print(len(set(cluster_by_infomap(features).tolist())), read)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["40", "[]"], done.stderr[-500:]

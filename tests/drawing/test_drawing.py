@@ -18,7 +18,7 @@ from gloam.datasets import Record, load_dataset
 from gloam.drawing import layouts, person, render
 from gloam.drawing.dataset import draw_dataset
 from gloam.drawing.layouts import LAYOUTS
-from gloam.errors import GloamError
+from gloam.errors import GloamError, WriteError
 
 SMALL: dict[str, Any] = {"ids": 5, "height": 32, "width": 16, "progress": False}
 VIDEO = ("hitsz_vcm", "bupt_campus")
@@ -186,7 +186,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return np.zeros((height, width, 3), dtype=np.uint8)
 
     monkeypatch.setattr(render, "draw_image", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(WriteError, match="no space is left"):
         draw_dataset("market1501", tmp_path / "d", **SMALL)
     assert os.listdir(tmp_path) == []
 

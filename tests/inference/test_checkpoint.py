@@ -35,7 +35,7 @@ def saved(tmp_path: Path) -> Path:
         precision={},
         labels=torch.tensor([0, 1, 2, -1]),
         best={"score": 1.5, "epoch": 1.0},
-        history=[{"stage": "train", "epoch": 0, "loss": float("nan"), "lr": 1e-3}],
+        history=[{"stage": "train", "epoch": 1, "loss": float("nan"), "lr": 1e-3}],
         weak={"seed": 1, "visible": [0, 1, 2], "infrared": [2, 1, 0]},
         fingerprint="abc",
         files="def",
@@ -60,7 +60,7 @@ def test_what_is_saved_comes_back(saved: Path) -> None:
     one = Checkpoint.load(saved)
     assert one.label_map == {10: 0, 11: 1, 17: 2}
     assert (one.best, one.files, one.unfinished) == ({"score": 1.5, "epoch": 1.0}, "def", {"processes": [{"step": 2}]})
-    assert one.history[0]["epoch"] == 0
+    assert one.history[0]["epoch"] == 1
     assert one.history[0]["loss"] != one.history[0]["loss"]
     one.save(saved)
     assert_same(Checkpoint.load(saved).method, one.method)

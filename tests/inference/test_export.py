@@ -64,7 +64,7 @@ def expected(model: Model, images: Tensor, modalities: Tensor) -> Tensor:
 
 
 # Methods whose network is that of another one here: their ONNX files are made in the slow run.
-SAME_NETWORK = {"mmgl", "simsiam", "ntxent", "spcl", "metaprd"}
+SAME_NETWORK = {"mmgl", "simsiam", "ntxent", "spcl", "metaprd", "base"}
 MATRIX = [
     pytest.param(name, kind, marks=[pytest.mark.slow] if kind == "onnx" and name in SAME_NETWORK else [])
     for name in METHODS

@@ -95,7 +95,9 @@ def test_variants_are_spaces_of_their_own(folder: Path) -> None:
         gloam.search(ours, theirs)
     for precision, model in models.items():
         images = some_images(model, 7)
-        assert model.extract(images, MIXTURES["both"](7)).shape == (7, model.feature_dim), precision
+        found = model.extract(images, MIXTURES["both"](7))
+        assert found.shape == (7, model.feature_dim), precision
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(7), atol=1e-6, rtol=0)
 
 
 def test_useless_variants_and_missing_images_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -123,6 +125,7 @@ def test_useless_variants_and_missing_images_are_refused(folder: Path, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_video_methods_have_variants(tmp_path: Path) -> None:
     from tests.analysis.clip_run import draw_clips
 

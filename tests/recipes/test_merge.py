@@ -130,7 +130,7 @@ def test_dry_run_and_saved_recipe_show_everything(tmp_path: Path, capsys: pytest
     shown = yaml.safe_load(capsys.readouterr().out)
     assert "extends" not in shown
     assert shown["optimizer"] == {"name": "adam", "lr": 0.25, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4,
-                                  "betas": [0.9, 0.999], "eps": 1e-8, "options": {}}  # fmt: skip
+                                  "layer_decay": 1.0, "betas": [0.9, 0.999], "eps": 1e-8, "options": {}}  # fmt: skip
     assert shown["data"]["options"] == {"trial": 1}
     assert shown["method"]["matcher"] == "count_priority"  # a default
     assert shown["stages"] == {"experts": {"train": {"epochs": 50}}, "collaboration": {"train": {"epochs": 120}}}

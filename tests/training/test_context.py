@@ -17,7 +17,7 @@ from gloam.datasets.weak import WeakLabels
 from gloam.inference.checkpoint import Checkpoint
 from gloam.methods import create_method
 from gloam.methods.contract import EpochContext
-from gloam.training import run, training_data
+from gloam.training import training_data
 from gloam.training.context import TrainingContext, epoch_numbers, mix_seed, pseudo_label_quality
 from gloam.training.run import train
 from gloam.training.stage import Stage
@@ -184,13 +184,15 @@ def test_an_attacker_reads_the_same_whatever_the_truth_is(
     for kind in (training_data.TrainingData, WeakLabels, Stage):
         assert not any(isinstance(thing, kind) for thing in Attacker.objects)
 
-    def falsified(*args: Any, **options: Any) -> training_data.TrainingData:
-        found = training_data.prepare_data(*args, **options)
+    opened = training_data.DataLists.open
+
+    def falsified(lists: training_data.DataLists, **options: Any) -> training_data.TrainingData:
+        found = opened(lists, **options)
         found.truth = torch.randint(0, 10**6, found.truth.shape, generator=torch.Generator().manual_seed(1))
         monkeypatch.setattr(found, "partners", lambda: torch.full((8,), 7))
         return found
 
-    monkeypatch.setattr(run, "prepare_data", falsified)
+    monkeypatch.setattr(training_data.DataLists, "open", falsified)
     others, other_probes = attack(tmp_path / "two")
     assert other_probes != probes
     assert seen == others

@@ -79,7 +79,7 @@ def test_a_users_logger_gets_the_recipe_the_epochs_and_the_scores(
     assert logger.folder == tmp_path / "run"
     assert logger.parameters is not None
     assert logger.parameters["method"]["name"] == "base"
-    assert [step for step, _ in logger.numbers] == [0, 1, 1]
+    assert [step for step, _ in logger.numbers] == [1, 2, 2]
     assert {"train/loss", "train/lr", "train/identity"} <= logger.numbers[0][1].keys()
     assert "train/epoch" not in logger.numbers[0][1]
     assert result.results is not None
@@ -96,8 +96,8 @@ def test_a_resumed_run_goes_on_with_its_loggers_run(kept: list[Kept], sysu_root:
     train(recipe, resume=tmp_path / "run", progress=False)
     first, second = kept
     assert (first.run_id, second.run_id) == (None, first.version)
-    assert [step for step, _ in first.numbers] == [0]
-    assert [step for step, _ in second.numbers] == [1, 1]
+    assert [step for step, _ in first.numbers] == [1]
+    assert [step for step, _ in second.numbers] == [2, 2]
     # Trackers refuse another value of a parameter that they know.
     assert second.parameters is None
 
@@ -202,7 +202,7 @@ def test_mlflow_keeps_a_run_in_the_run_folder(tmp_path: Path, monkeypatch: pytes
     assert found.data.params == {"a/b": "1"}
     assert found.data.tags["kind"] == "test"
     history = client.get_metric_history(first, "train/loss")
-    assert [(metric.step, metric.value) for metric in history] == [(0, 1), (1, 0.5), (2, 1 / 3)]
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1), (2, 0.5), (3, 1 / 3)]
     # Its database tool configures logging; ours must survive that.
     assert (run / "log.txt").read_text().count("still here") == 2
 

@@ -18,6 +18,7 @@ from gloam import cli
 from gloam.errors import GloamError
 from gloam.inference.checkpoint import Checkpoint, export_weights
 from gloam.inference.loading import load_model
+from gloam.recipes.recipe import load_recipe
 from gloam.training.run import train
 from tests.training.tiny import tiny_recipe
 
@@ -107,7 +108,9 @@ def test_load_model_gives_the_scores_of_the_run(finished: Path, sysu_root: Path,
 
 
 def test_several_runs_are_averaged(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["evaluate", str(finished), str(finished), "--protocol", "indoor_single", "--output", str(tmp_path)]
+    recipe = load_recipe(finished)
+    other = train(recipe.with_changes({"train.seed": recipe.train.seed + 1}), output=tmp_path / "seed", progress=False)
+    command = ["evaluate", str(finished), str(other.path), "--protocol", "indoor_single", "--output", str(tmp_path)]
     assert cli.main(command) == 0
     content = json.loads((tmp_path / "evaluation.json").read_text())
     assert content["notes"]["models"] == "2"

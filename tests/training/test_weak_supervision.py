@@ -13,7 +13,6 @@ from gloam.datasets.weak import shuffle_labels_per_modality
 from gloam.errors import GloamError
 from gloam.inference.checkpoint import Checkpoint
 from gloam.inference.loading import load_model
-from gloam.training import run as training_run
 from gloam.training import training_data
 from gloam.training.run import train
 from tests.datasets.test_weak import people
@@ -94,13 +93,15 @@ def test_the_hidden_truth_reaches_nothing_but_the_report(
     recipe = _recipe(sysu_root, method)
     plain = train(recipe, output=tmp_path / "plain", progress=False).path
 
-    def falsified(*args: Any, **options: Any) -> training_data.TrainingData:
-        found = training_data.prepare_data(*args, **options)
+    opened = training_data.DataLists.open
+
+    def falsified(lists: training_data.DataLists, **options: Any) -> training_data.TrainingData:
+        found = opened(lists, **options)
         found.truth = torch.randint(0, 10**6, found.truth.shape, generator=torch.Generator().manual_seed(1))
         monkeypatch.setattr(found, "partners", lambda: torch.full((8,), 7))
         return found
 
-    monkeypatch.setattr(training_run, "prepare_data", falsified)
+    monkeypatch.setattr(training_data.DataLists, "open", falsified)
     blind = train(recipe, output=tmp_path / "blind", progress=False).path
     left, right = _last(plain).method, _last(blind).method
     assert all(torch.equal(value, right[name]) for name, value in left.items())

@@ -72,3 +72,15 @@ def test_shares_and_masses_are_no_losses() -> None:
         "pairs made": ["single_count"],
         "gates": ["gate_visible"],
     }
+
+
+def test_lines_end_where_stages_end_and_no_colour_comes_twice(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(TABLE)
+    loss = draw_curves(tmp_path).axes[0]
+    for line in loss.get_lines()[:3]:  # then the border
+        values = list(line.get_ydata())
+        assert len(values) == 5
+        assert values[2] != values[2]  # the gap between epoch 2 and epoch 3
+    for count in (3, 7, 16, 40):
+        colours = curves._colours(count)
+        assert len(set(colours)) == count

@@ -62,3 +62,26 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     features[3] = np.nan
     with pytest.raises(GloamError, match="NaN"):
         save_figure(draw_embedding(features, pids, modalities), tmp_path / "e.png")
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_labels_do_not_overlap(spread: float) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Annotation
+
+    draws = np.random.default_rng(0)
+    pids = np.repeat(np.arange(20) * 1111, 6)
+    features = draws.normal(size=(120, 8)).astype(np.float32)
+    features[:, :2] += spread * pids[:, None]
+    features[0] += 50  # an outlier squeezes all others together
+    figure = draw_embedding(features, pids, np.tile([0, 1], 60))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    labels = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
+    assert len(labels) == 20
+    boxes = [label.get_bbox_patch().get_window_extent(canvas.get_renderer()) for label in labels]
+    frame = figure.axes[0].get_window_extent()
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number])
+        assert frame.x0 <= box.x0
+        assert box.x1 <= frame.x1
