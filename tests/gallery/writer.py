@@ -58,6 +58,7 @@ class FakeModel:
 
     name, feature, feature_dim, size = "model b", "", DIM, (16, 8)
     mirror, precision, is_video = False, "32", False
+    calibration = None
     fingerprint = Fingerprint("b" * 64, "model b")
     recipe = SimpleNamespace(data=SimpleNamespace(height=16, width=8, interpolation="bilinear"))
 
