@@ -149,7 +149,8 @@ def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as file:
+            table = pq.read_table(file)
         header = [name.strip().lower() for name in table.column_names]
         columns = {
             key: [_text(value) for value in column.to_pylist()]

@@ -111,8 +111,9 @@ class QueryScores:
                 columns[field.name] = pa.array(values.tolist(), type=pa.string()).dictionary_encode()
             else:
                 columns[field.name] = pa.array(values, from_pandas=True)
-        with atomic_path(path) as temporary:
-            pyarrow.parquet.write_table(pa.table(columns), temporary, compression="zstd")
+        # An open file: Arrow takes no names that are not UTF-8.
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            pyarrow.parquet.write_table(pa.table(columns), file, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> QueryScores:
@@ -126,7 +127,8 @@ class QueryScores:
 
         names = [field.name for field in fields(cls)]
         try:
-            table = pyarrow.parquet.read_table(path, columns=names)
+            with path.open("rb") as file:
+                table = pyarrow.parquet.read_table(file, columns=names)
             columns: dict[str, Any] = {
                 name: np.array(table.column(name).to_pylist(), dtype=np.object_)
                 if name in ("protocol", "path", "pid", "modality")

@@ -59,7 +59,8 @@ def write_features(path: Path, array: NDArray[np.float32], columns: pd.DataFrame
             table = pa.Table.from_pandas(columns.assign(feature=list(array)), preserve_index=False)
             told = {**(table.schema.metadata or {}), b"gloam": json.dumps(about).encode()}
             table = table.replace_schema_metadata(told)
-            pyarrow.parquet.write_table(table, temporary)
+            with temporary.open("wb") as file:  # Arrow takes no names that are not UTF-8
+                pyarrow.parquet.write_table(table, file)
 
 
 def read_features(path: Path) -> Content:
@@ -99,7 +100,8 @@ def _read_csv(path: Path) -> Content:
 def _read_parquet(path: Path) -> Content:
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path)
+    with path.open("rb") as file:
+        table = pyarrow.parquet.read_table(file)
     about = json.loads((table.schema.metadata or {}).get(b"gloam", b"{}"))
     array = np.zeros((0, 0), np.float32)
     if count := table.num_rows:
