@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from gloam.atomic import write_text
 from gloam.datasets import DatasetSplits, get_dataset, load_dataset
 from gloam.errors import GloamError
 from gloam.evaluation.evaluator import COLUMNS, Results, break_name, combine
 from gloam.evaluation.protocols import find_protocols
 from gloam.inference.checkpoint import Checkpoint, find_checkpoint
-from gloam.inference.exported import EXPORTED_SUFFIXES, load_exported
+from gloam.inference.exported import EXPORTED_SUFFIXES
+from gloam.inference.loading import load_model
+from gloam.inference.published import is_published
 from gloam.inference.sources import TABLE_SUFFIXES, load_splits
 from gloam.methods import get_method
 from gloam.recipes.recipe import DataConfig, Recipe, resolve
@@ -141,8 +141,8 @@ class Contender:
         Raises:
             GloamError: there is none.
         """
-        if path.suffix in EXPORTED_SUFFIXES:
-            model = load_exported(path, device=torch.device("cpu"))
+        if path.suffix in EXPORTED_SUFFIXES or str(path).startswith("hf:") or is_published(path):
+            model = load_model(path)
             return cls(path, model.recipe, f"exported {path.resolve()}", "", model.is_video)
         checkpoint = Checkpoint.load(find_checkpoint(path))
         recipe = checkpoint.stage_recipe()

@@ -91,7 +91,7 @@ def test_it_trains_and_evaluates(python: Path, corridor: Path, tmp_path: Path) -
     assert "weight: 0.2" in recipe
     assert "identities: 2" in recipe
     lines = [json.loads(line) for line in (run / "epochs.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [0, 1, 1]
+    assert [line["step"] for line in lines] == [1, 2, 2]
     assert [line["train/lr"] for line in lines[:2]] == [0.01, 0.005]
     assert {"train/identity", "train/pull"} <= lines[0].keys()
     trained = json.loads((run / "results.json").read_text())["protocols"]["corridor/day_and_night"]["mean"]
