@@ -46,7 +46,7 @@ def test_the_true_partners_take_the_place_of_those_found(
         assert hidden is not None
         assert partners == hidden.tolist()
         run = train(recipe, output=tmp_path / "run", progress=False).path
-    last = Checkpoint.load(run / "checkpoints" / "last.ckpt")
+        last = Checkpoint.load(run / "checkpoints" / "last.ckpt")
     rows = [row for row in last.history if "given_precision" in row]
     assert len(rows) == 2
     assert {(row["given_precision"], row["given_recall"]) for row in rows} == {(1.0, 1.0)}
