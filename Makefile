@@ -37,7 +37,7 @@ lint: setup  ## formatting, lint rules, floors of the package, static types
 	$(BIN)/mypy
 
 test: lint  ## lint, then the whole default test suite
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadscope  # two workers, a thread each
 
 test-browser: setup  ## the search page and reports in a real Chromium, which it installs (Debian, Ubuntu; npm for axe-core)
 	test -n "$$(command -v chromedriver)" || { apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; }
